@@ -1,0 +1,53 @@
+"""A JAX likelihood engine for the one-way random-effects model y = X beta + Z a + e.
+
+    observations -> moments -> likelihood -> estimate -> report
+
+`fit` goes the whole way from arrays to a certified fit; the steps are pure functions that work inside jit and vmap.
+"""
+
+from jaxre.components import Components, covariance, expectation, group_mean_variance
+from jaxre.effects import Blue, Blup, blue, blup, group_means
+from jaxre.estimate import Estimate, anova, ml, reml
+from jaxre.fitting import Fit, fit
+from jaxre.likelihood import (
+    LogVarianceDerivatives,
+    log_likelihood,
+    log_variance_derivatives,
+    restricted_log_likelihood,
+)
+from jaxre.moments import Frame, GroupMoments, Strata, group_moments, stratify
+from jaxre.optimise import Path, alternating, newton
+from jaxre.status import Status
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Blue",
+    "Blup",
+    "Components",
+    "Estimate",
+    "Fit",
+    "Frame",
+    "GroupMoments",
+    "LogVarianceDerivatives",
+    "Path",
+    "Status",
+    "Strata",
+    "alternating",
+    "anova",
+    "blue",
+    "blup",
+    "covariance",
+    "expectation",
+    "fit",
+    "group_mean_variance",
+    "group_means",
+    "group_moments",
+    "log_likelihood",
+    "log_variance_derivatives",
+    "ml",
+    "newton",
+    "reml",
+    "restricted_log_likelihood",
+    "stratify",
+]

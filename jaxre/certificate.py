@@ -1,0 +1,164 @@
+"""Branch and bound on the ratio: every basin of the profile likelihood, and the proof that there are no others.
+
+With f(lambda) = N log Q + L, the profile of -2 log L up to a constant: Q falls and is convex, -Q' and Q'' fall, L rises
+and is concave, and each of -Q''/Q', L' and -L''/L' falls. So on an interval [a, b]
+
+    N Q'(a)/Q(b) + L'(b)  <=  f'  <=  N Q'(b)/Q(a) + L'(a)
+
+and an interval on which f' keeps its sign holds no optimum. f' has the sign of F = Q + N Q'/L', which rises on [a, b]
+if -Q''/Q'(b) > L'(a)/N - L''/L'(a) (then at most one minimum, and one if F changes sign) and falls if
+-Q''/Q'(a) < L'(b)/N - L''/L'(b) (then no minimum inside). Beyond the last point a, lambda f' >= a L'(a)
+- N (Q(a) - Q(infinity)) / Q(infinity). What none of these decides is split, in log(1 + mean size * lambda).
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from jaxre.effects import NormalEquations
+from jaxre.likelihood import Profile, degrees, profile, score, score_noise, score_root
+from jaxre.records import record
+from jaxre.rows import Array
+
+WIDTH = 16  # intervals that are kept at once: the first grid, and later the basins found and what is still undecided
+GROWTH = 4.0  # of 1 + mean size * lambda, from one first point to the next
+DEPTH = 60  # times that an interval is split before it counts as unresolved
+
+EMPTY, UNDECIDED, BASIN = 0, 1, 2
+FIELDS = len(Profile._fields)
+
+
+@record
+class Basins:
+    """Intervals of the ratio that hold exactly one interior minimum of f each, and the state of the proof."""
+
+    low: Array
+    """(WIDTH,) [1], left ends; the first `count` are basins."""
+    high: Array
+    """(WIDTH,) [1], right ends."""
+    start: Array
+    """(WIDTH,) [1], where the chord of F crosses 0: a first iterate."""
+    count: Array
+    """() int32, how many."""
+    zero: Profile
+    """f and its derivatives at lambda = 0."""
+    zero_is_optimum: Array
+    """() bool, f'(0) >= 0 up to rounding: lambda = 0 is a local minimum."""
+    unresolved: Array
+    """() [1], smallest f - f(0) on an interval too small to split further; infinite when there is none."""
+    complete: Array
+    """() bool, every part of [0, infinity) was decided or is in `unresolved`."""
+
+
+def find_basins(equations: NormalEquations, restricted: bool) -> Basins:
+    """Every basin of the profile of -2 log L over lambda >= 0; see the head of this module.
+
+    The loop carries a table with a row for each interval (the profile at its left and at its right end, what it is, and
+    the next point to look at) and the head (the profile at 0, the smallest value on an unresolved interval, whether an
+    interval was lost for want of room, the depth): two arrays, because each one costs a kernel to compile.
+    """
+    n, size = degrees(equations.strata, restricted), typical_size(equations)
+    eps = jnp.finfo(size.dtype).eps
+    evaluate = jax.vmap(lambda ratio: jnp.stack(profile(equations, ratio, restricted)))
+    places = jnp.arange(2 * WIDTH)
+
+    def split(state: tuple[Array, Array]) -> tuple[Array, Array]:
+        table, head = state
+        low, high, kind, points = table[:, :FIELDS], table[:, FIELDS:-2], table[:, -2], table[:, -1]
+        new = evaluate(points)
+        begin = head[-1] == 0
+        at_zero = jnp.where(begin, new[0], head[:FIELDS])
+        zero = Profile(*at_zero)
+        # the first time the new points are the intervals' ends, afterwards their middles
+        after = jnp.concatenate([new[1:], new[-1:].at[0, 0].set(jnp.inf)])
+        endless = jnp.where(jnp.isinf(high[:, :1]) & (places[:FIELDS] > 0), new, high)
+        lows = jnp.concatenate([jnp.where(begin, new, low), new])
+        left = jnp.where((kind == BASIN)[:, None], high, new)
+        highs = jnp.concatenate([jnp.where(begin, after, left), endless])
+        kinds = jnp.concatenate([kind, jnp.where((kind == UNDECIDED) & ~begin, UNDECIDED, EMPTY)])
+
+        a, b = Profile(*lows.T), Profile(*highs.T)
+        rising, undecided = _classify(a, b, n, equations.floor, score(zero, n) >= -score_noise(zero, n))
+        kinds = jnp.where(kinds != UNDECIDED, kinds, jnp.where(rising, BASIN, jnp.where(undecided, UNDECIDED, EMPTY)))
+        tiny = (kinds == UNDECIDED) & (b.ratio - a.ratio <= 64 * eps * a.ratio)
+        value = n * jnp.log(a.quadratic / zero.quadratic) + (a.log_det - zero.log_det)
+        unresolved = jnp.minimum(head[FIELDS], jnp.where(tiny, value, jnp.inf).min())
+        kinds = jnp.where(tiny, EMPTY, kinds)
+
+        # the entries that are not empty, in their order, to the front
+        position = ((kinds != EMPTY)[None, :] & (places[None, :] <= places[:, None])).sum(axis=1)
+        found = position[-1]
+        source = jnp.minimum((position[None, :] <= places[:WIDTH, None]).sum(axis=1), 2 * WIDTH - 1)
+        low, high = lows[source], highs[source]
+        kind = jnp.where(places[:WIDTH] < found, kinds[source], EMPTY)
+        middle = middle_ratio(low[:, 0], high[:, 0], size)
+        table = jnp.concatenate([low, high, kind[:, None], middle[:, None]], axis=1)
+        lost = jnp.where(found > WIDTH, 1, head[FIELDS + 1])
+        return table, jnp.concatenate([at_zero, jnp.stack([unresolved, lost, head[-1] + 1])])
+
+    def unfinished(state: tuple[Array, Array]) -> Array:
+        table, head = state
+        return (table[:, -2] == UNDECIDED).any() & (head[-1] < DEPTH)
+
+    grid = (GROWTH ** places[:WIDTH] - 1) / size
+    blank = jnp.zeros((WIDTH, 2 * FIELDS + 2), size.dtype)
+    start = (
+        blank.at[:, -2].set(UNDECIDED).at[:, -1].set(grid),
+        jnp.zeros(FIELDS + 3, size.dtype).at[FIELDS].set(jnp.inf),
+    )
+    table, head = jax.lax.while_loop(unfinished, split, start)
+    a, b, zero = Profile(*table[:, :FIELDS].T), Profile(*table[:, FIELDS:-2].T), Profile(*head[:FIELDS])
+    kind = table[:, -2]
+    return Basins(
+        low=a.ratio,
+        high=b.ratio,
+        start=_chord_root(a, b, n),
+        count=(kind == BASIN).sum(dtype=jnp.int32),
+        zero=zero,
+        zero_is_optimum=score(zero, n) >= -score_noise(zero, n),
+        unresolved=head[FIELDS],
+        complete=(head[FIELDS + 1] == 0) & ~(kind == UNDECIDED).any(),
+    )
+
+
+def typical_size(equations: NormalEquations) -> Array:
+    """Mean group size, the unit in which ratios are large or small."""
+    return equations.strata.rows / equations.strata.counts.sum()
+
+
+def middle_ratio(low: Array, high: Array, size: Array) -> Array:
+    """The middle of [low, high] in log(1 + size * ratio); far out on an interval without end."""
+    end = jnp.isinf(high)
+    top = jnp.where(end, 0.0, high)
+    product = (1 + size * low) * (1 + size * top)
+    excess = low + top + size * low * top  # (sqrt(product) - 1) / size without cancellation at small ratios
+    return jnp.where(end, GROWTH**3 * (low + 1 / size), excess / (1 + jnp.sqrt(product)))
+
+
+def _classify(a: Profile, b: Profile, n: Array, floor: Array, rises_at_zero: Array) -> tuple[Array, Array]:
+    """Masks of the intervals that hold exactly one minimum, and of those about which nothing is known yet."""
+    endless = jnp.isinf(b.ratio)
+    noise = score_noise(a, n)
+    lower = n * a.quadratic_1 / b.quadratic + b.log_det_1
+    upper = n * b.quadratic_1 / a.quadratic + a.log_det_1
+    tail = a.ratio * (a.log_det_1 - noise) - n * a.excess / floor * (1 + 1e-6)
+    signed = jnp.where(endless, tail > 0, (lower > noise) | (upper < -noise))
+
+    bend_a, bend_b = -a.quadratic_2 / a.quadratic_1, -b.quadratic_2 / b.quadratic_1
+    need_a, need_b = a.log_det_1 / n - a.log_det_2 / a.log_det_1, b.log_det_1 / n - b.log_det_2 / b.log_det_1
+    slack = 64 * jnp.finfo(n.dtype).eps
+    rises = ~endless & (bend_b > need_a * (1 + slack))
+    falls = ~endless & (bend_a < need_b * (1 - slack))
+    falling_at_a = jnp.where(a.ratio == 0, ~rises_at_zero, score_root(a, n) < 0)
+    one = rises & falling_at_a & (score_root(b, n) >= 0)
+    return ~signed & one, ~(signed | rises | falls)
+
+
+def _chord_root(a: Profile, b: Profile, n: Array) -> Array:
+    """Where the chord of F crosses 0 in 1 / (1 + ratio / b), a variable in which F is nearly linear."""
+    f_a, f_b = score_root(a, n), score_root(b, n)
+    share = jnp.clip(-f_a / (f_b - f_a), 0.0, 1.0)
+    s_a = b.ratio / (b.ratio + a.ratio)
+    s = s_a + share * (0.5 - s_a)
+    return jnp.clip(b.ratio * (1 / s - 1), a.ratio, b.ratio)

@@ -1,0 +1,228 @@
+"""Fixed effects by generalised least squares, and the random effects of the groups by best linear prediction."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxre.components import Components
+from jaxre.moments import GroupMoments, Strata, stratify, within_slopes
+from jaxre.records import record
+from jaxre.rows import Array
+
+
+@record
+class Blue:
+    """Best linear unbiased estimate of a mean; see `blue`."""
+
+    mean: Array
+    """() [y], the estimate."""
+    variance: Array
+    """() [y^2], its variance."""
+    weights: Array
+    """(groups,) [1], Lagrange weights; they sum to 1."""
+
+
+def blue(means: ArrayLike, variances: ArrayLike) -> Blue:
+    """Best linear unbiased estimate of the common mean of independent group means.
+
+    Minimising sum w_j^2 v_j subject to sum w_j = 1 with a Lagrange multiplier gives w_j proportional to 1 / v_j. With
+    v_j = between + within / n_j this is the generalised least-squares mean; in a balanced design it is the grand mean.
+
+    Args:
+        means: (groups,) [y], ybar_j.
+        variances: (groups,) [y^2], their variances; > 0.
+
+    Returns:
+        Blue with the mean, its variance 1 / sum (1 / v_j), and the weights.
+
+    Errors:
+        none are raised; a variance of 0 gives NaN.
+
+    Source: Searle, Casella and McCulloch (1992), Variance Components, section 3.3; Aitken (1935).
+
+    Example:
+        >>> import jaxre
+        >>> estimate = jaxre.blue([1.0, 4.0], [1.0, 2.0])
+        >>> print(f"{estimate.mean:.4f} {estimate.variance:.4f}", estimate.weights.round(4))
+        2.0000 0.6667 [0.6667 0.3333]
+    """
+    precision = 1 / jnp.asarray(variances)
+    weights = precision / precision.sum()
+    return Blue(mean=weights @ jnp.asarray(means), variance=1 / precision.sum(), weights=weights)
+
+
+def group_means(moments: GroupMoments) -> Array:
+    """Mean of the outcome in each group, in the units of the outcome.
+
+    Args:
+        moments: sufficient statistics by group.
+
+    Returns:
+        (groups,) [y], ybar_j, with variance between + within / n_j about its expectation; NaN for an empty group.
+
+    Errors:
+        none are raised.
+
+    Source: definition.
+
+    Example:
+        >>> import jaxre
+        >>> print(jaxre.group_means(jaxre.group_moments([1.0, 3.0, 5.0, 9.0], ["a", "a", "b", "b"])))
+        [2. 7.]
+    """
+    frame = moments.frame
+    fitted = moments.means[:, :-1] @ jnp.linalg.solve(frame.transform, frame.origin)
+    means = (fitted + moments.means[:, -1]) / frame.scale
+    return jnp.where(jnp.asarray(moments.sizes) > 0, means, jnp.nan)
+
+
+@record
+class NormalEquations:
+    """Strata with what generalised least squares needs of them at every ratio, computed once."""
+
+    strata: Strata
+    """the sufficient statistics."""
+    products: Array
+    """(strata, p + 1, p + 1) sums over each stratum of the cross products of (1, x, y) group means."""
+    limit: Array
+    """(p - 1,) slopes as the ratio goes to infinity: least squares within groups."""
+    floor: Array
+    """() Q(infinity), their residual sum of squares: that of y on [X Z]."""
+
+
+def normal_equations(strata: Strata) -> NormalEquations:
+    """Prepared strata; see NormalEquations."""
+    x, p = strata.means, strata.means.shape[-1] - 1
+    products = strata.counts[:, None, None] * x[:, :, None] * x[:, None, :]
+    if strata.scatter is not None:
+        products = products + strata.scatter
+    within = strata.within_cross
+    limit = within_slopes(within[1:p, 1:p], within[1:p, p], jnp)
+    z = jnp.concatenate([jnp.zeros(1, x.dtype), -limit, jnp.ones(1, x.dtype)])
+    return NormalEquations(strata=strata, products=products, limit=limit, floor=(within * z * z[:, None]).sum())
+
+
+@record
+class Gls:
+    """Generalised least squares at a ratio, in the coordinates of the moments' frame."""
+
+    weights: Array
+    """(strata,) w_k = k / (1 + ratio k)."""
+    gamma: Array
+    """(p,) coefficients."""
+    factor: Array
+    """(p, p) Cholesky factor of M = X' H^-1 X."""
+    squares: Array
+    """(strata,) d^2_k, squared residuals of the group means, summed over the stratum."""
+    pull: Array
+    """(strata, p) the residuals' products with the group means of X."""
+    within: Array
+    """() residual sum of squares within groups at these coefficients."""
+    beyond: Array
+    """() `within` less its minimum."""
+
+    @property
+    def log_det(self) -> Array:
+        """() log det M."""
+        return 2 * jnp.log(jnp.diagonal(self.factor)).sum()
+
+    def solve(self, right: Array) -> Array:
+        """M^-1 right."""
+        return cholesky_solve(self.factor, right)
+
+
+def cholesky_solve(factor: Array, right: Array) -> Array:
+    """Solution of factor factor' x = right; a division when there is the intercept alone."""
+    if factor.shape[-1] == 1:
+        return right / (factor[0, 0] * factor[0, 0])
+    columns = right if right.ndim == 2 else right[:, None]
+    half = jax.lax.linalg.triangular_solve(factor, columns, left_side=True, lower=True)
+    full = jax.lax.linalg.triangular_solve(factor, half, left_side=True, lower=True, transpose_a=True)
+    return full.reshape(right.shape)
+
+
+def gls(equations: NormalEquations, ratio: Array) -> Gls:
+    """Generalised least squares with covariance H = I + ratio Z Z'; O(strata p^2 + p^3)."""
+    strata, products = equations.strata, equations.products
+    k, m, x, within = strata.sizes, strata.counts, strata.means, strata.within_cross
+    p = x.shape[-1] - 1
+    weights = k / (1 + ratio * k)
+    normal = within + matmul(weights, products.reshape(len(k), -1)).reshape(within.shape)
+    factor = jnp.sqrt(normal[:1, :1]) if p == 1 else jnp.linalg.cholesky(normal[:p, :p])
+    gamma = cholesky_solve(factor, normal[:p, p])
+    z = jnp.append(-gamma, 1.0)
+    gap = (x * z).sum(axis=-1)
+    pull, squares = (m * gap)[:, None] * x, m * gap * gap
+    if strata.scatter is not None:
+        turned = (strata.scatter * z).sum(axis=-1)
+        pull, squares = pull + turned, squares + (turned * z).sum(axis=-1)
+    beyond = gamma[1:] - equations.limit
+    return Gls(
+        weights=weights,
+        gamma=gamma,
+        factor=factor,
+        squares=squares,
+        pull=pull[:, :p],
+        within=(within * z * z[:, None]).sum(),
+        beyond=(within[1:p, 1:p] * beyond * beyond[:, None]).sum(),
+    )
+
+
+def matmul(a: Array, b: Array) -> Array:
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+
+
+@record
+class Blup:
+    """Best linear unbiased predictions of the group effects; see `blup`."""
+
+    effect: Array
+    """(groups,) [y], predicted a_j."""
+    variance: Array
+    """(groups,) [y^2], variance of (prediction - a_j), the uncertainty of beta included."""
+    shrinkage: Array
+    """(groups,) [1], n_j between / (within + n_j between), in [0, 1)."""
+
+
+def blup(moments: GroupMoments, components: Components) -> Blup:
+    """Best linear unbiased predictions of the group effects at given variance components.
+
+    a_j = s_j (ybar_j - xbar_j' beta), s_j = n_j between / (within + n_j between), beta by generalised least squares.
+    The error of the prediction has variance between (1 - s_j) + s_j^2 xbar_j' Cov(beta) xbar_j.
+
+    Args:
+        moments: sufficient statistics by group.
+        components: the two variances.
+
+    Returns:
+        Blup with arrays (groups,).
+
+    Errors:
+        none are raised; degenerate moments give NaN.
+
+    Source: Henderson (1975), Biometrics 31, 423-447; Searle, Casella and McCulloch (1992), chapter 7.
+
+    Example:
+        >>> import jaxre
+        >>> moments = jaxre.group_moments([3.0, 5.0, 11.0, 9.0], [0, 0, 1, 1])
+        >>> print(jaxre.blup(moments, jaxre.Components(within=2.0, between=3.0)).effect)
+        [-2.25  2.25]
+    """
+    ratio = jnp.asarray(components.ratio)
+    fit = gls(normal_equations(stratify(moments)), ratio)
+    covariance = fit.solve(jnp.eye(len(fit.gamma), dtype=fit.gamma.dtype))
+    return predict(moments, ratio, components.between, components.within, fit.gamma, covariance)
+
+
+def predict(moments: GroupMoments, ratio: Array, between: Array, within: Array, gamma: Array, gamma_cov: Array) -> Blup:
+    """Predictions from a fit in the coordinates of the moments' frame, gamma_cov in units of within; NumPy or JAX."""
+    x, y = moments.means[:, :-1], moments.means[:, -1]
+    shrinkage = ratio * moments.sizes / (1 + ratio * moments.sizes)
+    of_mean = ((x @ gamma_cov) * x).sum(axis=1)
+    return Blup(
+        effect=shrinkage * (y - x @ gamma) / moments.frame.scale,
+        variance=between * (1 - shrinkage) + within * shrinkage**2 * of_mean,
+        shrinkage=shrinkage,
+    )

@@ -1,0 +1,293 @@
+"""The front door for one dataset: arrays in, one fitted result out."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.typing import ArrayLike
+
+from jaxre import report
+from jaxre.effects import predict
+from jaxre.estimate import KEPT_OPTIMA, Estimate, anova, ml, reml
+from jaxre.moments import Frame, GroupMoments, Strata, moments_of, stratify
+from jaxre.observations import observe
+from jaxre.rows import HostRows
+from jaxre.status import Status
+
+METHODS = {"reml": reml, "ml": ml, "anova": anova}
+BUCKETS = tuple(4**i for i in range(1, 20))  # strata are padded to these, so that new data seldom compile anew
+FEWER_KERNELS = {"xla_cpu_use_fusion_emitters": False}  # compiles in half the time on a CPU
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Fit:
+    """A fitted one-way random-effects model: NumPy arrays and Python numbers, all in double precision.
+
+    Printed, it is the summary of the fit. See `Estimate` for what each number is.
+    """
+
+    method: str
+    """"reml", "ml" or "anova"."""
+    between: float
+    """[y^2], variance between groups; exactly 0 on the boundary."""
+    within: float
+    """[y^2], variance within groups."""
+    between_untruncated: float
+    """[y^2], analysis of variance before truncation at 0; equal to between for the other methods."""
+    ratio: float
+    """[1], between / within."""
+    icc: float
+    """[1], between / (between + within)."""
+    beta: np.ndarray
+    """(p,) [y/x], coefficients, the intercept first."""
+    beta_se: np.ndarray
+    """(p,) [y/x], standard errors."""
+    beta_cov: np.ndarray
+    """(p, p) [(y/x)^2], covariance of beta."""
+    coefficients: tuple[str, ...]
+    """names in the order of beta."""
+    log_likelihood: float
+    """[nat], restricted for REML, full for the other methods (for the analysis of variance at its estimates)."""
+    status: Status
+    """what became of the fit; `status.message` says it in words."""
+    certified: bool
+    """the optimum is proven to be the global one; True for the closed form of the analysis of variance."""
+    optima: int
+    """how many local optima the likelihood has."""
+    optima_ratio: np.ndarray
+    """(optima,) [1], their ratios, ascending."""
+    gap: float
+    """[nat], -2 log-likelihood of the second-best optimum less that of the best; infinite when there is one."""
+    steps: int
+    """steps of the optimiser."""
+    groups: np.ndarray
+    """(J,) group labels in order of first appearance."""
+    sizes: np.ndarray
+    """(J,) [1], rows in each group."""
+    blup: np.ndarray
+    """(J,) [y], predicted group effects."""
+    blup_se: np.ndarray
+    """(J,) [y], standard errors of the predictions, the uncertainty of beta included, that of the variances not."""
+    n: int
+    """rows used."""
+    dropped: int
+    """rows left out because of missing values."""
+
+    @property
+    def p(self) -> int:
+        """Number of coefficients."""
+        return len(self.beta)
+
+    @property
+    def criterion(self) -> float:
+        """[nat], -2 times the log-likelihood."""
+        return -2 * self.log_likelihood
+
+    def __str__(self) -> str:
+        return report.summary(self)
+
+    def __repr__(self) -> str:
+        return (
+            f"Fit(method={self.method!r}, between={self.between:.6g}, within={self.within:.6g}, icc={self.icc:.6g}, "
+            f"n={self.n}, groups={len(self.groups)}, status={self.status.name}, certified={self.certified})"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every number as plain Python lists and floats, for JSON; an infinite gap becomes None."""
+        return report.plain(self)
+
+
+def fit(
+    values: ArrayLike,
+    groups: ArrayLike | Sequence[Hashable],
+    covariates: ArrayLike | None = None,
+    *,
+    method: str = "reml",
+    missing: str = "drop",
+    optimizer: optax.GradientTransformation | None = None,
+) -> Fit:
+    """Fitted one-way random-effects model y = X beta + Z a + e.
+
+    Checks the input, forms the moments, estimates, predicts the group effects. In double precision whatever JAX is set
+    to, which it leaves as it is.
+
+    Args:
+        values: (n,) [y] outcome.
+        groups: (n,) labels of any hashable type, or a column of a data frame.
+        covariates: (n, p - 1) [x], no column of ones; a data frame's column names are kept.
+        method: "reml", "ml" or "anova".
+        missing: "drop" leaves out rows in which anything is missing and reports how many; "raise" refuses them.
+        optimizer: any optax transformation in the place of `newton()`, for "reml" and "ml".
+
+    Returns:
+        Fit.
+
+    Errors:
+        ValueError for input of the wrong shape, infinite values, missing ones under "raise", an unknown method, and for
+        a dataset without an estimate: not identified, unbounded, rank-deficient covariates, constant outcome, or a
+        result outside the range of doubles. TypeError for values that are not real numbers, or labels that cannot be hashed.
+
+    Source: Searle, Casella and McCulloch (1992), Variance Components.
+
+    Example:
+        >>> import jaxre
+        >>> result = jaxre.fit([3.0, 5.0, 11.0, 9.0, 7.0, 6.0], ["a", "a", "b", "b", "c", "c"])
+        >>> print(f"{result.between:.6f} {result.within:.6f} {result.certified}")
+        8.333333 1.500000 True
+    """
+    if method not in METHODS:
+        raise ValueError(f"method must be one of 'reml', 'ml' or 'anova', got {method!r}.")
+    if optimizer is not None and method == "anova":
+        raise ValueError(
+            "the analysis of variance is a closed form: leave optimizer out, or use method='reml' or 'ml'."
+        )
+    names = getattr(covariates, "columns", None)
+    data = observe(values, groups, covariates, missing=missing)
+    rows = HostRows(data.values, data.groups.slots, data.covariates, data.sizes, data.extremes)
+    with np.errstate(all="ignore"):  # overflow and 0/0 end in a status
+        moments = moments_of(rows)
+        strata = stratify(moments)
+        estimate = _run(strata, method, optimizer)
+        status = Status(int(estimate.status))
+        if status.failed:
+            raise ValueError(_refusal(status, data.values, moments))
+        predicted = predict(
+            moments, estimate.ratio, estimate.between, estimate.within, estimate.gamma, estimate.gamma_cov
+        )
+        blup_se = np.sqrt(predicted.variance)
+    if not np.isfinite(predicted.effect).all():
+        raise ValueError(f"{Status.OUT_OF_RANGE.message}.")
+    order = data.groups.order if data.groups.order is not None else slice(None)
+    optima = estimate.optima_ratio[~np.isnan(estimate.optima_ratio)]
+    columns = len(estimate.beta) - 1
+    labels = [f"x{i + 1}" for i in range(columns)] if names is None else [str(name) for name in names]
+    return Fit(
+        method=method,
+        between=float(estimate.between),
+        within=float(estimate.within),
+        between_untruncated=float(estimate.between_untruncated),
+        ratio=float(estimate.ratio),
+        icc=float(estimate.icc),
+        beta=estimate.beta,
+        beta_se=estimate.beta_se,
+        beta_cov=estimate.beta_cov,
+        coefficients=("(Intercept)", *labels[:columns]),
+        log_likelihood=float(estimate.log_likelihood),
+        status=status,
+        certified=bool(estimate.certified),
+        optima=int(estimate.optima),
+        optima_ratio=np.sort(optima),
+        gap=float(estimate.gap),
+        steps=int(estimate.steps),
+        groups=data.groups.labels,
+        sizes=data.sizes[order],
+        blup=predicted.effect[order],
+        blup_se=blup_se[order],
+        n=len(data.values),
+        dropped=data.dropped,
+    )
+
+
+def _refusal(status: Status, values: np.ndarray, moments: GroupMoments) -> str:
+    """Why there is no fit, with the numbers of this dataset."""
+    sizes = moments.sizes[moments.sizes > 0]
+    facts = f"{len(values)} rows in {len(sizes)} groups of {int(sizes.min())} to {int(sizes.max())}"
+    if status == Status.CONSTANT_OUTCOME:
+        facts += f", every value {values[0]:.6g}"
+    elif status == Status.NOT_IDENTIFIED and len(sizes) == 1:
+        facts += "; a single group"
+    elif status == Status.NOT_IDENTIFIED and sizes.max() == 1:
+        facts += "; all groups of size one"
+    return f"{status.message} (got {facts})."
+
+
+# One packed array goes in and one comes out: each array that crosses costs more than the arithmetic of a small fit.
+
+
+def _run(strata: Strata, method: str, optimizer: optax.GradientTransformation | None) -> Estimate:
+    count, columns = strata.means.shape
+    padded = next(size for size in BUCKETS if size >= count)
+    pad = padded - count
+    scatter: Any = strata.scatter
+    leaves = [
+        strata.rows[None],
+        np.pad(strata.sizes, (0, pad)),
+        np.pad(strata.counts, (0, pad)),
+        np.pad(strata.means, ((0, pad), (0, 0))),
+        np.pad(scatter, ((0, pad), (0, 0), (0, 0))),
+        strata.within_cross,
+        strata.within_rank[None],
+        strata.frame.origin,
+        strata.frame.transform,
+        strata.frame.scale[None],
+        strata.frame.log_volume[None],
+        np.array([strata.status], float),
+    ]
+    packed = np.concatenate([leaf.reshape(-1) for leaf in leaves])
+    with jax.enable_x64(True):
+        result = np.asarray(_kernel(method, optimizer, padded, columns - 1)(packed))
+    return _unpack(result, _estimate_shapes(columns - 1), Estimate)
+
+
+@functools.lru_cache(maxsize=64)
+def _kernel(method: str, optimizer: optax.GradientTransformation | None, strata: int, p: int) -> Any:
+    q = p + 1
+    options = {} if optimizer is None else {"optimizer": optimizer}
+
+    def run(packed: jax.Array) -> jax.Array:
+        shapes = [(), (strata,), (strata,), (strata, q), (strata, q, q), (q, q), (), (p,), (p, p), (), (), ()]
+        rows, sizes, counts, means, scatter, cross, rank, origin, transform, scale, volume, status = _split(
+            packed, shapes
+        )
+        frame = Frame(origin=origin, transform=transform, scale=scale, log_volume=volume)
+        estimate = METHODS[method](
+            Strata(
+                rows=rows,
+                sizes=sizes,
+                counts=counts,
+                means=means,
+                scatter=scatter,
+                within_cross=cross,
+                within_rank=rank,
+                frame=frame,
+                status=status.astype(jnp.int32),
+            ),
+            **options,
+        )
+        return jnp.concatenate([jnp.ravel(leaf).astype(packed.dtype) for leaf in jax.tree.leaves(estimate)])
+
+    on_cpu = jax.default_backend() == "cpu"
+    return jax.jit(run, compiler_options=FEWER_KERNELS if on_cpu else None)
+
+
+def _estimate_shapes(p: int) -> list[tuple[int, ...]]:
+    special = {
+        "beta": (p,),
+        "beta_cov": (p, p),
+        "beta_se": (p,),
+        "gamma": (p,),
+        "gamma_cov": (p, p),
+        "optima_ratio": (KEPT_OPTIMA,),
+    }
+    return [special.get(field.name, ()) for field in dataclasses.fields(Estimate)]
+
+
+def _split(packed: Any, shapes: list[tuple[int, ...]]) -> list[Any]:
+    parts, start = [], 0
+    for shape in shapes:
+        end = start + int(np.prod(shape))
+        parts.append(packed[start:end].reshape(shape))
+        start = end
+    return parts
+
+
+def _unpack(packed: np.ndarray, shapes: list[tuple[int, ...]], kind: type[Estimate]) -> Estimate:
+    names = [field.name for field in dataclasses.fields(kind)]
+    return kind(**dict(zip(names, _split(packed, shapes), strict=True)))

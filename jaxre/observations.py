@@ -1,0 +1,263 @@
+"""Raw values, labels and covariates: every check of input happens here, on the host."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+from itertools import count
+from typing import Any
+
+import numpy as np
+from jax.typing import ArrayLike
+
+MISSING = ("drop", "raise")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Labels:
+    """Group labels as slots 0 .. slots - 1, not every one of which need be taken."""
+
+    slots: np.ndarray
+    """(n,) integer slot of each row; -1 where the label is missing."""
+    labels: np.ndarray
+    """(groups,) distinct labels in order of first appearance."""
+    order: np.ndarray | None
+    """(groups,) slot of each of `labels`; None when slot j belongs to label j."""
+    size: int
+    """number of slots."""
+    missing: int
+    """rows whose label is missing (None, NaN, NaT)."""
+
+    @property
+    def codes(self) -> np.ndarray:
+        """(n,) position of each row's label in `labels`; -1 where it is missing."""
+        if self.order is None:
+            return self.slots
+        position = np.zeros(self.size, self.slots.dtype)
+        position[self.order] = np.arange(len(self.order))
+        return position[self.slots]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Observations:
+    """Checked rows: float64, finite, of one length, without missing ones."""
+
+    values: np.ndarray
+    """(n,) [y]."""
+    groups: Labels
+    """the labels of the rows kept."""
+    sizes: np.ndarray
+    """(slots,) [1], rows in each slot."""
+    covariates: np.ndarray | None
+    """(n, p - 1) [x], None without covariates."""
+    extremes: tuple[np.ndarray, np.ndarray]
+    """(p,), (p,) smallest and largest value of each covariate, then of y."""
+    dropped: int
+    """rows left out because something in them was missing."""
+
+
+def observe(
+    values: ArrayLike,
+    groups: ArrayLike | Sequence[Hashable],
+    covariates: ArrayLike | None = None,
+    *,
+    missing: str = "drop",
+) -> Observations:
+    """Checked observations from whatever the user has: arrays, lists, columns of a data frame."""
+    if missing not in MISSING:
+        raise ValueError(f"missing must be 'drop' or 'raise', got {missing!r}.")
+    y = _numbers(values, "values")
+    if y.ndim != 1:
+        raise ValueError(
+            f"values must be one-dimensional, got shape {y.shape}; pass one outcome, for example values[:, 0]."
+        )
+    if len(y) == 0:
+        raise ValueError("values has no rows; a fit needs at least two groups and three rows.")
+    x = None
+    if covariates is not None:
+        x = _numbers(covariates, "covariates")
+        if x.ndim != 2:
+            raise ValueError(
+                f"covariates must have shape (n, p - 1), got {x.shape}; for one covariate pass x.reshape(-1, 1)."
+            )
+        if len(x) != len(y):
+            raise ValueError(f"values and covariates must have one length, got {len(y)} and {len(x)} rows.")
+        x = x if x.shape[1] else None
+    labels = encode(groups)
+    if len(labels.slots) != len(y):
+        raise ValueError(f"values and groups must have one length, got {len(y)} and {len(labels.slots)} rows.")
+
+    low, high = _extremes(y, x)
+    dropped = 0
+    if labels.missing or not (np.isfinite(low).all() and np.isfinite(high).all()):
+        _refuse_infinity(y, "values")
+        absent = np.isnan(y)
+        if x is not None:
+            _refuse_infinity(x, "covariates")
+        if missing == "raise":
+            _refuse_missing(absent, "values")
+            if x is not None:
+                _refuse_missing(np.isnan(x), "covariates")
+            _refuse_missing(labels.slots < 0, "groups")
+        if x is not None:
+            absent |= np.isnan(x).any(axis=1)
+        absent |= labels.slots < 0
+        dropped = int(absent.sum())
+        keep = ~absent
+        if dropped == len(y):
+            raise ValueError(f"no rows are left: all {len(y)} have a missing value; check the columns that you pass.")
+        y, x = y[keep], None if x is None else x[keep]
+        labels = _first_seen(labels.codes[keep], labels.labels)
+        low, high = _extremes(y, x)
+    sizes = np.bincount(labels.slots, minlength=labels.size)
+    return Observations(values=y, groups=labels, sizes=sizes, covariates=x, extremes=(low, high), dropped=dropped)
+
+
+def encode(groups: ArrayLike | Sequence[Hashable]) -> Labels:
+    """Labels of any hashable type as slots, with the labels in order of first appearance.
+
+    Integers by their range, data-frame columns by their own dictionary, everything else by a Python one.
+    """
+    dictionary = getattr(groups, "dictionary_encode", None)  # an Arrow array, chunked or not
+    if dictionary is not None:
+        return _from_arrow(dictionary())
+    factorize = getattr(groups, "factorize", None)  # a pandas Series, Index or Categorical
+    if factorize is not None:
+        codes, labels = factorize()
+        return _from_codes(np.asarray(codes), np.asarray(labels))
+    try:
+        array = np.asarray(groups)
+        nested = array.ndim != 1
+    except ValueError:  # labels that are sequences of unequal length, such as tuples
+        array, nested = None, True
+    if nested and isinstance(groups, Sequence) and len(groups) and isinstance(groups[0], tuple):
+        return _from_hashables(list(groups))
+    if array is None or array.ndim != 1:
+        shape = "ragged" if array is None else array.shape
+        raise ValueError(f"groups must be one-dimensional with one label a row, got shape {shape}.")
+    if len(array) == 0:
+        return Labels(np.zeros(0, np.intp), array, None, 0, 0)
+    if array.dtype == bool:
+        inner = _from_integers(array.astype(np.intp))
+        if inner is not None:
+            return dataclasses.replace(inner, labels=inner.labels.astype(bool))
+    if np.issubdtype(array.dtype, np.integer):
+        inner = _from_integers(array)
+        if inner is not None:
+            return inner
+    hashed = _from_hashables(array.tolist() if array.dtype.kind not in "mM" else list(array))
+    if array.dtype.kind != "O":
+        hashed = dataclasses.replace(hashed, labels=hashed.labels.astype(array.dtype))
+    return hashed
+
+
+def _from_integers(array: np.ndarray) -> Labels | None:
+    """Slots are the integers less the smallest; None when they are too far apart for that."""
+    low, high = int(array.min()), int(array.max())
+    if high - low > 4 * len(array) + 1000:
+        return None
+    slots = array if low == 0 and array.dtype != np.uint64 else (array - array.dtype.type(low))
+    slots = slots.astype(np.intp, copy=False)
+    size = high - low + 1
+    first = np.full(size, -1, np.intp)
+    first[slots[::-1]] = np.arange(len(slots) - 1, -1, -1)  # the last write to a slot is its first row
+    taken = np.flatnonzero(first >= 0)
+    order = taken[np.argsort(first[taken], kind="stable")]
+    return Labels(slots, (order + low).astype(array.dtype), order, size, 0)
+
+
+def _from_hashables(items: list[Any]) -> Labels:
+    numbers: defaultdict[Any, int] = defaultdict(count().__next__)
+    try:
+        slots = np.fromiter(map(numbers.__getitem__, items), np.intp, len(items))
+    except TypeError as error:
+        raise TypeError(
+            f"groups must be hashable labels, got one that is not: {error}; use strings or integers."
+        ) from None
+    labels = np.empty(len(numbers), object)
+    labels[:] = list(numbers)
+    return _from_codes(slots, labels)
+
+
+def _from_codes(codes: np.ndarray, labels: np.ndarray) -> Labels:
+    """Slots from the codes of a dictionary in any order, whose labels may be missing or unused."""
+    absent = np.array([label is None or bool(label != label) for label in labels.tolist()], bool)
+    if absent.any():
+        renumber = np.append(np.cumsum(~absent) - 1, -1)
+        renumber[:-1][absent] = -1
+        codes, labels = renumber[codes], labels[~absent]
+    return Labels(codes.astype(np.intp, copy=False), labels, None, len(labels), int((codes < 0).sum()))
+
+
+def _from_arrow(encoded: Any) -> Labels:
+    if hasattr(encoded, "unify_dictionaries"):
+        encoded = encoded.unify_dictionaries().combine_chunks()
+    indices = encoded.indices
+    codes = (indices.fill_null(-1) if indices.null_count else indices).to_numpy(zero_copy_only=False)
+    names = np.empty(len(encoded.dictionary), object)
+    names[:] = encoded.dictionary.to_pylist()
+    found = _from_codes(codes, names)
+    return _first_seen(found.slots, found.labels)
+
+
+def _first_seen(codes: np.ndarray, names: np.ndarray) -> Labels:
+    """Labels that occur, in order of first appearance, from codes into `names`; -1 stays missing."""
+    absent = codes < 0
+    missing = int(absent.sum())
+    seen = codes[~absent] if missing else codes
+    if len(seen) == 0:
+        return Labels(codes.astype(np.intp), names[:0], None, 0, missing)
+    inner = _from_integers(seen) or _from_hashables(seen.tolist())
+    slots = inner.slots
+    if missing:
+        slots = np.full(len(codes), -1, np.intp)
+        slots[~absent] = inner.slots
+    return Labels(slots, names[inner.labels.astype(np.intp)], inner.order, inner.size, missing)
+
+
+def _numbers(given: Any, name: str) -> np.ndarray:
+    array = np.asarray(given)
+    if array.dtype.kind == "c":
+        raise TypeError(f"{name} must be real, got {array.dtype}; pass the real part or the modulus.")
+    if array.dtype.kind not in "fiub":
+        raise TypeError(
+            f"{name} must be numeric, got an array of {_contents(array)}; convert it first, for example with "
+            f"numpy.asarray({name}, dtype=float)."
+        )
+    return array.astype(np.float64, copy=False)
+
+
+def _contents(array: np.ndarray) -> str:
+    if array.dtype.kind == "O" and array.size:
+        first = next((item for item in array.flat if not isinstance(item, (int, float))), array.flat[0])
+        return f"objects such as {first!r}"
+    return {"U": "text", "S": "bytes", "M": "dates", "m": "durations"}.get(array.dtype.kind, str(array.dtype))
+
+
+def _extremes(y: np.ndarray, x: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    if x is None:
+        return y.min(keepdims=True), y.max(keepdims=True)
+    return np.append(x.min(axis=0), y.min()), np.append(x.max(axis=0), y.max())
+
+
+def _refuse_infinity(array: np.ndarray, name: str) -> None:
+    infinite = np.isinf(array)
+    if infinite.any():
+        raise ValueError(
+            f"{name} must be finite, got {int(infinite.sum())} infinite, the first at {_first(infinite)}; "
+            f"remove or replace them."
+        )
+
+
+def _refuse_missing(absent: np.ndarray, name: str) -> None:
+    if absent.any():
+        raise ValueError(
+            f"{name} has {int(absent.sum())} missing, the first at {_first(absent)}; "
+            f"remove them, or pass missing='drop' to leave out those rows."
+        )
+
+
+def _first(mask: np.ndarray) -> str:
+    index = tuple(int(i[0]) for i in np.nonzero(mask))
+    return f"index {index[0] if len(index) == 1 else index}"

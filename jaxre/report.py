@@ -1,0 +1,123 @@
+"""The only place where numbers become text."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+TITLES = {
+    "reml": "Linear mixed model fit by REML",
+    "ml": "Linear mixed model fit by maximum likelihood",
+    "anova": "Linear mixed model fit by analysis of variance",
+}
+CRITERIA = {
+    "reml": "REML criterion (-2 restricted log-likelihood)",
+    "ml": "-2 log-likelihood",
+    "anova": "-2 log-likelihood at these estimates",
+}
+
+
+Fitted = Any  # a jaxre.Fit: its module imports this one, so that printing a fit is its summary
+
+
+def summary(fit: Fitted, outcome: str = "y", group: str = "group") -> str:
+    """The summary of a fit as users of lme4 know it, with the status and the certificate in words."""
+    names = " + ".join(["1", *fit.coefficients[1:]])
+    sizes = f"{fit.sizes.min()} to {fit.sizes.max()}" if fit.sizes.min() < fit.sizes.max() else f"{fit.sizes[0]}"
+    lines = [
+        TITLES[fit.method],
+        f"Formula: {outcome} ~ {names} + (1 | {group})",
+        f"{fit.n} observations in {len(fit.groups)} groups of {sizes}" + _dropped(fit.dropped),
+        "",
+        f"{CRITERIA[fit.method]}: {_fixed(-2 * fit.log_likelihood)}",
+        "",
+        "Random effects:",
+        *_table(
+            ["Group", "Variance", "Std.Dev.", "Share"],
+            [
+                [group, _number(fit.between), _number(math.sqrt(fit.between)), f"{fit.icc:.4f}"],
+                ["Residual", _number(fit.within), _number(math.sqrt(fit.within)), f"{1 - fit.icc:.4f}"],
+            ],
+        ),
+        f"Intraclass correlation: {fit.icc:.6g}",
+    ]
+    if fit.method == "anova" and fit.between_untruncated < 0:
+        lines.append(f"Variance between groups before truncation at 0: {_number(fit.between_untruncated)}")
+    rows = [
+        [name, _number(b), _number(se), f"{b / se:.3f}" if se > 0 else "-"]
+        for name, b, se in zip(fit.coefficients, fit.beta.tolist(), fit.beta_se.tolist(), strict=True)
+    ]
+    lines += [
+        "",
+        "Fixed effects:",
+        *_table(["Coefficient", "Estimate", "Std.Error", "t value"], rows),
+        "",
+        f"Status: {fit.status.message}",
+        f"Certificate: {_certificate(fit)}",
+    ]
+    return "\n".join(lines)
+
+
+def plain(fit: Fitted) -> dict[str, Any]:
+    """A fit as plain Python numbers, strings and lists, at full precision."""
+    return {
+        "method": fit.method,
+        "n": fit.n,
+        "groups": len(fit.groups),
+        "dropped": fit.dropped,
+        "between": fit.between,
+        "within": fit.within,
+        "between_untruncated": fit.between_untruncated,
+        "ratio": fit.ratio,
+        "icc": fit.icc,
+        "coefficients": list(fit.coefficients),
+        "beta": fit.beta.tolist(),
+        "beta_se": fit.beta_se.tolist(),
+        "beta_cov": fit.beta_cov.tolist(),
+        "log_likelihood": fit.log_likelihood,
+        "criterion": -2 * fit.log_likelihood,
+        "status": fit.status.name.lower(),
+        "message": fit.status.message,
+        "certified": fit.certified,
+        "optima": fit.optima,
+        "optima_ratio": fit.optima_ratio.tolist(),
+        "gap": fit.gap if math.isfinite(fit.gap) else None,
+        "steps": fit.steps,
+        "labels": [
+            label if isinstance(label, (str, int, float, bool)) else str(label) for label in fit.groups.tolist()
+        ],
+        "sizes": fit.sizes.tolist(),
+        "blup": fit.blup.tolist(),
+        "blup_se": fit.blup_se.tolist(),
+    }
+
+
+def _certificate(fit: Fitted) -> str:
+    if fit.method == "anova":
+        return "closed form"
+    if not fit.certified:
+        return "NOT certified: the search could not prove that this optimum is the global one"
+    if fit.optima == 1:
+        return "proven global, the only local optimum"
+    return f"proven global; {fit.optima} local optima, the next {fit.gap:.4g} worse in -2 log-likelihood"
+
+
+def _dropped(count: int) -> str:
+    return f"; {count} {'row' if count == 1 else 'rows'} with missing values left out" if count else ""
+
+
+def _number(x: float) -> str:
+    return f"{x:.6g}"
+
+
+def _fixed(x: float) -> str:
+    return f"{x:.4f}" if abs(x) < 1e9 else f"{x:.10g}"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    return [
+        " "
+        + "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
+        for row in [head, *rows]
+    ]

@@ -1,0 +1,159 @@
+"""The passes over the n rows: sums by group, once in NumPy for a front door and once in JAX for a traced pipeline.
+
+Everything that is O(n) happens here, in at most three passes, and everything else works on what they return. The two
+classes give the same numbers; `TracedRows` is the plain twin that the blocked `HostRows` is tested against.
+
+W is the row (x_1, ..., x_(p-1), y), q = p columns, each multiplied by an exact power of two (`scale`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array = Any  # a NumPy or a JAX array: these formulas are written once for both
+
+
+class Rows(Protocol):
+    """What the moments need to know of the rows."""
+
+    xp: Any
+    """the array library, numpy or jax.numpy."""
+    sizes: Any
+    """(groups,) rows in each group."""
+    first: Any
+    """(q,) the first row."""
+    extremes: Any
+    """(q,), (q,) smallest and largest value of each column."""
+
+    def sums(self, scale: Array, pilot: Array) -> Array:
+        """(q, groups) sums over each group of W - pilot."""
+
+    def residual_products(self, scale: Array, means: Array, rotation: Array | None) -> tuple[Array, Array]:
+        """(q, groups) sums and (q, q) cross products of R = (W - means of the group), or of R' rotation."""
+
+    def triangle(self, scale: Array, means: Array) -> Array:
+        """Triangular factor of the covariates' columns of R, at most (q-1, q-1)."""
+
+
+class HostRows:
+    """Rows in host memory, taken in blocks that stay in the cache."""
+
+    xp: Any = np
+
+    def __init__(
+        self,
+        values: np.ndarray,
+        codes: np.ndarray,
+        covariates: np.ndarray | None,
+        sizes: np.ndarray,
+        extremes: tuple[np.ndarray, np.ndarray],
+    ) -> None:
+        self.values, self.codes, self.covariates, self.sizes, self.extremes = (
+            values,
+            codes,
+            covariates,
+            sizes,
+            extremes,
+        )
+        self.columns = 1 if covariates is None else 1 + covariates.shape[1]
+        self.first = values[:1] if covariates is None else np.append(covariates[0], values[0])
+        self.block = max(1 << 15, 4 * len(sizes))
+
+    def _blocks(self, scale: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        rows = len(self.values)
+        buffer = np.empty((self.columns, min(rows, self.block)))
+        for start in range(0, rows, self.block):
+            part = slice(start, min(start + self.block, rows))
+            block = buffer[:, : part.stop - start]
+            if self.covariates is not None:
+                np.multiply(self.covariates[part].T, scale[:-1, None], out=block[:-1])
+            np.multiply(self.values[part], scale[-1], out=block[-1])
+            yield block, self.codes[part]
+
+    def sums(self, scale: np.ndarray, pilot: np.ndarray) -> np.ndarray:
+        total = np.zeros((self.columns, len(self.sizes)))
+        for block, codes in self._blocks(scale):
+            block -= pilot[:, None]
+            _add_by_group(total, codes, block)
+        return total
+
+    def _residuals(self, scale: np.ndarray, means: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        gathered = np.empty(min(len(self.values), self.block))
+        for block, codes in self._blocks(scale):
+            for column, mean in zip(block, means, strict=True):
+                column -= np.take(mean, codes, out=gathered[: len(codes)], mode="clip")
+            yield block, codes
+
+    def residual_products(
+        self, scale: np.ndarray, means: np.ndarray, rotation: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        total, products = np.zeros_like(means), np.zeros((self.columns, self.columns))
+        for block, codes in self._residuals(scale, means):
+            rotated = block if rotation is None else rotation.T @ block
+            _add_by_group(total, codes, rotated)
+            for start in range(0, len(codes), 2048):  # short runs, then a sum of sums: less rounding
+                part = rotated[:, start : start + 2048]
+                products += part @ part.T
+        return total, products
+
+    def triangle(self, scale: np.ndarray, means: np.ndarray) -> np.ndarray:
+        triangle = np.zeros((0, self.columns - 1))
+        for block, _ in self._residuals(scale, means):
+            triangle = np.asarray(np.linalg.qr(np.concatenate([triangle, block[:-1].T]), mode="r"))
+        return triangle
+
+
+def _add_by_group(total: np.ndarray, codes: np.ndarray, block: np.ndarray) -> None:
+    for sums, column in zip(total, block, strict=True):
+        sums += np.bincount(codes, weights=column, minlength=len(sums))
+
+
+class TracedRows:
+    """Rows as JAX arrays, whole; labels outside 0 .. groups - 1 make every sum NaN."""
+
+    xp: Any = jnp
+
+    def __init__(self, values: jax.Array, codes: Array, covariates: jax.Array | None, groups: int) -> None:
+        columns = [] if covariates is None else list(covariates.T)
+        self.table = jnp.stack([*columns, values], axis=1)
+        self.codes, self.groups = codes, groups
+        self.first = self.table[0]
+        self.extremes = self.table.min(axis=0), self.table.max(axis=0)
+        known = ((codes >= 0) & (codes < groups)).all()
+        if isinstance(
+            codes, np.ndarray
+        ):  # concrete labels keep concrete sizes, so that groups of one size can be merged
+            self.sizes: Any = np.bincount(codes[(codes >= 0) & (codes < groups)], minlength=groups) / (
+                1.0 if known else np.nan
+            )
+        else:
+            ones = jnp.ones(codes.shape, self.table.dtype)
+            self.sizes = jnp.where(known, jax.ops.segment_sum(ones, codes, groups), jnp.nan)
+
+    def _by_group(self, table: jax.Array) -> jax.Array:
+        return jax.ops.segment_sum(table, self.codes, self.groups).T
+
+    def sums(self, scale: jax.Array, pilot: jax.Array) -> jax.Array:
+        return self._by_group(self.table * scale - pilot)
+
+    def _residuals(self, scale: jax.Array, means: jax.Array) -> jax.Array:
+        return self.table * scale - means.T[self.codes]
+
+    def residual_products(
+        self, scale: jax.Array, means: jax.Array, rotation: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array]:
+        residuals = self._residuals(scale, means)
+        rotated = residuals if rotation is None else residuals @ rotation
+        total = self._by_group(rotated)
+        squares = self._by_group(rotated[:, :, None] * rotated[:, None, :]).T.sum(
+            axis=0
+        )  # by group first: less rounding
+        return total, squares
+
+    def triangle(self, scale: jax.Array, means: jax.Array) -> jax.Array:
+        return jnp.linalg.qr(self._residuals(scale, means)[:, :-1], mode="r")
