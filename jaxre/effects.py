@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -136,7 +139,7 @@ class Gls:
 def cholesky_solve(factor: Array, right: Array) -> Array:
     """Solution of factor factor' x = right; a division when there is the intercept alone."""
     if factor.shape[-1] == 1:
-        return right / (factor[0, 0] * factor[0, 0])
+        return right / factor[0, 0] / factor[0, 0]
     columns = right if right.ndim == 2 else right[:, None]
     half = jax.lax.linalg.triangular_solve(factor, columns, left_side=True, lower=True)
     full = jax.lax.linalg.triangular_solve(factor, half, left_side=True, lower=True, transpose_a=True)
@@ -152,22 +155,28 @@ def gls(equations: NormalEquations, ratio: Array) -> Gls:
     normal = within + matmul(weights, products.reshape(len(k), -1)).reshape(within.shape)
     factor = jnp.sqrt(normal[:1, :1]) if p == 1 else jnp.linalg.cholesky(normal[:p, :p])
     gamma = cholesky_solve(factor, normal[:p, p])
-    z = jnp.append(-gamma, 1.0)
-    gap = (x * z).sum(axis=-1)
+    z = [*(-gamma), 1.0]
+    gap = contract(x, z)
     pull, squares = (m * gap)[:, None] * x, m * gap * gap
     if strata.scatter is not None:
-        turned = (strata.scatter * z).sum(axis=-1)
-        pull, squares = pull + turned, squares + (turned * z).sum(axis=-1)
-    beyond = gamma[1:] - equations.limit
+        turned = contract(strata.scatter, z)
+        pull, squares = pull + turned, squares + contract(turned, z)
+    beyond = list(gamma[1:] - equations.limit)
     return Gls(
         weights=weights,
         gamma=gamma,
         factor=factor,
         squares=squares,
         pull=pull[:, :p],
-        within=(within * z * z[:, None]).sum(),
-        beyond=(within[1:p, 1:p] * beyond * beyond[:, None]).sum(),
+        within=contract(contract(within, z), z),
+        beyond=contract(contract(within[1:p, 1:p], beyond), beyond),
     )
+
+
+def contract(table: Array, vector: Sequence[Any]) -> Array:
+    """Product of the last axis with a short vector, written out: XLA fuses additions, but not reductions."""
+    terms = [table[..., i] * entry for i, entry in enumerate(vector)]
+    return sum(terms[1:], terms[0]) if terms else jnp.zeros(table.shape[:-1], table.dtype)
 
 
 def matmul(a: Array, b: Array) -> Array:

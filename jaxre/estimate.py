@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from functools import partial
+from typing import Any
 
-import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from jaxre.certificate import WIDTH, find_basins
-from jaxre.components import Components
-from jaxre.effects import NormalEquations, gls, normal_equations
-from jaxre.likelihood import curvature, degrees, profile, profile_of, score
 from jaxre.moments import GroupMoments, Strata, stratify
-from jaxre.optimise import minimise
+from jaxre.optimum import Optimum, anova_optimum, likelihood_optimum
 from jaxre.records import record
 from jaxre.rows import Array
 from jaxre.status import Status
-
-KEPT_OPTIMA = WIDTH + 1
 
 
 @record
@@ -89,7 +83,8 @@ def reml(moments: GroupMoments | Strata, *, optimizer: optax.GradientTransformat
         >>> print(f"{estimate.within:.4f} {estimate.between:.4f} {bool(estimate.certified)}")
         1.5000 8.3333 True
     """
-    return _likelihood_estimate(moments, restricted=True, optimizer=optimizer)
+    strata = stratify(moments) if isinstance(moments, GroupMoments) else moments
+    return in_user_units(likelihood_optimum(strata, True, optimizer), strata, restricted=True, xp=jnp)
 
 
 def ml(moments: GroupMoments | Strata, *, optimizer: optax.GradientTransformation | None = None) -> Estimate:
@@ -117,7 +112,8 @@ def ml(moments: GroupMoments | Strata, *, optimizer: optax.GradientTransformatio
         >>> print(f"{estimate.within:.4f} {estimate.between:.4f}")
         1.5000 5.3056
     """
-    return _likelihood_estimate(moments, restricted=False, optimizer=optimizer)
+    strata = stratify(moments) if isinstance(moments, GroupMoments) else moments
+    return in_user_units(likelihood_optimum(strata, False, optimizer), strata, restricted=False, xp=jnp)
 
 
 def anova(moments: GroupMoments | Strata) -> Estimate:
@@ -147,145 +143,44 @@ def anova(moments: GroupMoments | Strata) -> Estimate:
         1.5000 8.3333
     """
     strata = stratify(moments) if isinstance(moments, GroupMoments) else moments
-    equations = normal_equations(strata)
-    p = strata.means.shape[-1] - 1
-    flat = profile(equations, jnp.zeros_like(strata.rows), restricted=True)
-    rank = strata.counts.sum() + strata.within_rank
-    within = equations.floor / (strata.rows - rank)
-    untruncated = (flat.excess - (rank - p) * within) / flat.log_det_1
-    between = jnp.maximum(untruncated, 0)
-    code = jnp.where(untruncated < 0, Status.NEGATIVE, jnp.where(between == 0, Status.BOUNDARY, Status.INTERIOR))
-    return _finish(
-        equations,
-        restricted=False,
-        ratio=between / within,
-        within=within,
-        untruncated=untruncated,
-        code=code,
-        certified=jnp.array(True),
-        optima=jnp.ones((), jnp.int32),
-        optima_ratio=jnp.full(KEPT_OPTIMA, jnp.nan).at[0].set(between / within).astype(within.dtype),
-        gap=jnp.full_like(within, jnp.inf),
-        steps=jnp.zeros((), jnp.int32),
-    )
+    return in_user_units(anova_optimum(strata), strata, restricted=False, xp=jnp)
 
 
-def _likelihood_estimate(
-    moments: GroupMoments | Strata, restricted: bool, optimizer: optax.GradientTransformation | None
-) -> Estimate:
-    strata = stratify(moments) if isinstance(moments, GroupMoments) else moments
-    equations = normal_equations(strata)
-    n = degrees(strata, restricted)
-    searched = jax.lax.stop_gradient(equations)  # the search has no derivative; `implicit_root` has it
-    basins = find_basins(searched, restricted)
-    found = minimise(searched, restricted, basins, optimizer)
+def in_user_units(optimum: Optimum, strata: Strata, *, restricted: bool, xp: Any) -> Estimate:
+    """The estimate that an optimum means, with what the status takes away; NumPy or JAX, as `xp` says."""
+    frame, p, ratio, within = strata.frame, strata.means.shape[-1] - 1, optimum.ratio, optimum.within
+    n = strata.rows - (p if restricted else 0)
+    criterion = n * (xp.log(2 * xp.pi * within) - 2 * xp.log(frame.scale)) + optimum.log_det
+    criterion = criterion + optimum.quadratic / within - (2 * frame.log_volume if restricted else 0)
+    sigma_2 = within / frame.scale / frame.scale
+    between = ratio * within / frame.scale / frame.scale
+    beta_cov = within * (frame.transform @ optimum.gamma_cov @ frame.transform.T)
+    beta = frame.origin + frame.transform @ optimum.gamma
+    variances = xp.diagonal(beta_cov)
 
-    values = jnp.append(jnp.where(basins.zero_is_optimum, 0.0, jnp.inf), found.value)
-    ratios = jnp.append(jnp.where(basins.zero_is_optimum, 0.0, jnp.nan), found.ratio)
-    best = jnp.argmin(values)
-    optimum, ratio = values[best], ratios[best]
-    others = jnp.where(jnp.arange(len(values)) == best, jnp.inf, values)
-    rounding = 64 * jnp.finfo(n.dtype).eps * n
-    certified = basins.complete & found.converged.all() & (optimum <= basins.unresolved - rounding)
-    several = basins.count + basins.zero_is_optimum > 1
-    code = jnp.where(ratio == 0, Status.BOUNDARY, Status.INTERIOR) + jnp.where(several, 2, 0)
-    converged = jnp.append(True, found.converged)[best] & jnp.isfinite(optimum)
-    return _finish(
-        equations,
-        restricted,
-        ratio=implicit_root(restricted, equations, ratio),
-        within=None,
-        untruncated=None,
-        code=jnp.where(converged, code, Status.NOT_CONVERGED),
-        certified=certified & converged,
-        optima=basins.count + basins.zero_is_optimum,
-        optima_ratio=ratios,
-        gap=others.min() - optimum,
-        steps=found.steps,
-    )
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def implicit_root(restricted: bool, equations: NormalEquations, ratio: Array) -> Array:
-    """The ratio, a root of the score, as a function of the moments.
-
-    The score f'(lambda, moments) = 0 defines lambda, so d lambda = -(d f' / d moments) d moments / f''. On the boundary
-    the derivative is 0.
-    """
-    return ratio
-
-
-@implicit_root.defjvp
-def _implicit_root_jvp(
-    restricted: bool, primals: tuple[NormalEquations, Array], tangents: tuple[NormalEquations, Array]
-) -> tuple[Array, Array]:
-    equations, ratio = primals
-    root = implicit_root(restricted, equations, ratio)
-    n = degrees(equations.strata, restricted)
-    at = profile(equations, root, restricted)
-    _, change = jax.jvp(lambda moved: score(profile(moved, root, restricted), n), (equations,), (tangents[0],))
-    interior = root > 0
-    return root, jnp.where(interior, -change / jnp.where(interior, curvature(at, n), 1), 0)
-
-
-def _finish(
-    equations: NormalEquations,
-    restricted: bool,
-    ratio: Array,
-    within: Array | None,
-    untruncated: Array | None,
-    code: Array,
-    certified: Array,
-    optima: Array,
-    optima_ratio: Array,
-    gap: Array,
-    steps: Array,
-) -> Estimate:
-    """The estimate in the user's units, with what the status takes away."""
-    strata = equations.strata
-    frame, p = strata.frame, strata.means.shape[-1] - 1
-    fit = gls(equations, ratio)
-    at = profile_of(equations, fit, ratio, restricted)
-    n = degrees(strata, restricted)
-    within = at.quadratic / n if within is None else within
-    criterion = n * (jnp.log(2 * jnp.pi * within) - 2 * jnp.log(frame.scale)) + at.log_det + at.quadratic / within
-    criterion = criterion - (2 * frame.log_volume if restricted else 0)
-
-    to_user = lambda variance: variance / frame.scale / frame.scale
-    inverse = fit.solve(jnp.eye(p, dtype=n.dtype))
-    beta_cov = within * (frame.transform @ inverse @ frame.transform.T)
-    between = ratio * within
-    components = Components(within=to_user(within), between=to_user(between))
-    tiny = jnp.finfo(n.dtype).tiny
-    in_range = (
-        jnp.isfinite(components.total)
-        & (components.within >= tiny)
-        & ((between == 0) | (components.between >= tiny))
-        & jnp.isfinite(beta_cov).all()
-        & (jnp.diagonal(beta_cov) >= tiny).all()
-        & jnp.isfinite(frame.origin).all()
-    )
-    status = jnp.where(strata.status == Status.INTERIOR, code, strata.status)
-    status = jnp.where((status < Status.NOT_CONVERGED) & ~in_range, Status.OUT_OF_RANGE, status).astype(jnp.int32)
+    tiny = xp.finfo(within.dtype).tiny
+    representable = xp.isfinite(sigma_2 + between + xp.abs(beta_cov).sum() + xp.abs(beta).sum())
+    representable = representable & (sigma_2 >= tiny) & ((ratio == 0) | (between >= tiny)) & (variances.min() >= tiny)
+    status = xp.where(strata.status == Status.INTERIOR, optimum.code, strata.status)
+    status = xp.where((status < Status.NOT_CONVERGED) & ~representable, Status.OUT_OF_RANGE, status)
     failed = status >= Status.NOT_IDENTIFIED
-    known = lambda x: jnp.where(failed, jnp.nan, x)
-    untruncated = components.between if untruncated is None else to_user(untruncated)
+    nan = xp.where(failed, xp.nan, 0.0).astype(within.dtype)  # added to every number where there is no estimate
     return Estimate(
-        within=known(components.within),
-        between=known(components.between),
-        between_untruncated=known(untruncated),
-        ratio=known(ratio),
-        icc=known(ratio / (1 + ratio)),
-        beta=known(frame.origin + frame.transform @ fit.gamma),
-        beta_cov=known(beta_cov),
-        beta_se=known(jnp.sqrt(jnp.diagonal(beta_cov))),
-        log_likelihood=known(-criterion / 2),
-        status=status,
-        certified=certified & ~failed,
-        optima=jnp.where(failed, 0, optima),
-        optima_ratio=known(optima_ratio),
-        gap=known(gap),
-        steps=steps,
-        gamma=known(fit.gamma),
-        gamma_cov=known(inverse),
+        within=sigma_2 + nan,
+        between=between + nan,
+        between_untruncated=optimum.untruncated * within / frame.scale / frame.scale + nan,
+        ratio=ratio + nan,
+        icc=ratio / (1 + ratio) + nan,
+        beta=beta + nan,
+        beta_cov=beta_cov + nan,
+        beta_se=xp.sqrt(variances) + nan,
+        log_likelihood=nan - criterion / 2,
+        status=status.astype(np.int32),
+        certified=(optimum.certified > 0) & ~failed,
+        optima=xp.where(failed, 0, optimum.optima),
+        optima_ratio=optimum.optima_ratio + nan,
+        gap=optimum.gap + nan,
+        steps=optimum.steps,
+        gamma=optimum.gamma + nan,
+        gamma_cov=optimum.gamma_cov + nan,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -15,15 +16,16 @@ from jax.typing import ArrayLike
 
 from jaxre import report
 from jaxre.effects import predict
-from jaxre.estimate import KEPT_OPTIMA, Estimate, anova, ml, reml
+from jaxre.estimate import Estimate, in_user_units
 from jaxre.moments import Frame, GroupMoments, Strata, moments_of, stratify
 from jaxre.observations import observe
+from jaxre.optimum import KEPT_OPTIMA, Optimum, anova_optimum, likelihood_optimum
 from jaxre.rows import HostRows
 from jaxre.status import Status
 
-METHODS = {"reml": reml, "ml": ml, "anova": anova}
+METHODS = ("reml", "ml", "anova")
 BUCKETS = tuple(4**i for i in range(1, 20))  # strata are padded to these, so that new data seldom compile anew
-FEWER_KERNELS = {"xla_cpu_use_fusion_emitters": False}  # compiles in half the time on a CPU
+QUICK_COMPILE = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 1}  # a third of the time
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -214,32 +216,27 @@ def _refusal(status: Status, values: np.ndarray, moments: GroupMoments) -> str:
 def _run(strata: Strata, method: str, optimizer: optax.GradientTransformation | None) -> Estimate:
     count, columns = strata.means.shape
     padded = next(size for size in BUCKETS if size >= count)
-    pad = padded - count
-    scatter: Any = strata.scatter
-    leaves = [
-        strata.rows[None],
-        np.pad(strata.sizes, (0, pad)),
-        np.pad(strata.counts, (0, pad)),
-        np.pad(strata.means, ((0, pad), (0, 0))),
-        np.pad(scatter, ((0, pad), (0, 0), (0, 0))),
-        strata.within_cross,
-        strata.within_rank[None],
-        strata.frame.origin,
-        strata.frame.transform,
-        strata.frame.scale[None],
-        strata.frame.log_volume[None],
-        np.array([strata.status], float),
-    ]
-    packed = np.concatenate([leaf.reshape(-1) for leaf in leaves])
+    shapes = _strata_shapes(padded, columns - 1)
+    packed = np.zeros(sum(math.prod(shape) for shape in shapes))
+    frame = strata.frame
+    leaves = (
+        *(strata.rows, strata.sizes, strata.counts, strata.means, strata.scatter, strata.within_cross),
+        *(strata.within_rank, frame.origin, frame.transform, frame.scale, frame.log_volume, strata.status),
+    )
+    start = 0
+    for shape, leaf in zip(shapes, leaves, strict=True):
+        flat = np.ravel(leaf)
+        packed[start : start + len(flat)] = flat  # the rest of a padded array stays 0
+        start += math.prod(shape)
     with jax.enable_x64(True):
         result = np.asarray(_kernel(method, optimizer, padded, columns - 1)(packed))
-    return _unpack(result, _estimate_shapes(columns - 1), Estimate)
+    optimum = Optimum(**dict(zip(_OPTIMUM, _split(result, _shapes(columns - 1)), strict=True)))
+    return in_user_units(optimum, strata, restricted=method == "reml", xp=np)
 
 
 @functools.lru_cache(maxsize=64)
 def _kernel(method: str, optimizer: optax.GradientTransformation | None, strata: int, p: int) -> Any:
     q = p + 1
-    options = {} if optimizer is None else {"optimizer": optimizer}
 
     def run(packed: jax.Array) -> jax.Array:
         shapes = [(), (strata,), (strata,), (strata, q), (strata, q, q), (q, q), (), (p,), (p, p), (), (), ()]
@@ -247,47 +244,43 @@ def _kernel(method: str, optimizer: optax.GradientTransformation | None, strata:
             packed, shapes
         )
         frame = Frame(origin=origin, transform=transform, scale=scale, log_volume=volume)
-        estimate = METHODS[method](
-            Strata(
-                rows=rows,
-                sizes=sizes,
-                counts=counts,
-                means=means,
-                scatter=scatter,
-                within_cross=cross,
-                within_rank=rank,
-                frame=frame,
-                status=status.astype(jnp.int32),
-            ),
-            **options,
+        data = Strata(
+            rows=rows,
+            sizes=sizes,
+            counts=counts,
+            means=means,
+            scatter=scatter,
+            within_cross=cross,
+            within_rank=rank,
+            frame=frame,
+            status=status.astype(jnp.int32),
         )
-        return jnp.concatenate([jnp.ravel(leaf).astype(packed.dtype) for leaf in jax.tree.leaves(estimate)])
+        found = anova_optimum(data) if method == "anova" else likelihood_optimum(data, method == "reml", optimizer)
+        return jnp.concatenate([jnp.ravel(getattr(found, name)).astype(packed.dtype) for name in _OPTIMUM])
 
     on_cpu = jax.default_backend() == "cpu"
-    return jax.jit(run, compiler_options=FEWER_KERNELS if on_cpu else None)
+    return jax.jit(run, compiler_options=QUICK_COMPILE if on_cpu else None)
 
 
-def _estimate_shapes(p: int) -> list[tuple[int, ...]]:
-    special = {
-        "beta": (p,),
-        "beta_cov": (p, p),
-        "beta_se": (p,),
-        "gamma": (p,),
-        "gamma_cov": (p, p),
-        "optima_ratio": (KEPT_OPTIMA,),
-    }
-    return [special.get(field.name, ()) for field in dataclasses.fields(Estimate)]
+@functools.lru_cache(maxsize=64)
+def _strata_shapes(strata: int, p: int) -> list[tuple[int, ...]]:
+    q = p + 1
+    return [(), (strata,), (strata,), (strata, q), (strata, q, q), (q, q), (), (p,), (p, p), (), (), ()]
+
+
+_OPTIMUM = [field.name for field in dataclasses.fields(Optimum)]
+
+
+@functools.lru_cache(maxsize=64)
+def _shapes(p: int) -> list[tuple[int, ...]]:
+    special: dict[str, tuple[int, ...]] = {"gamma": (p,), "gamma_cov": (p, p), "optima_ratio": (KEPT_OPTIMA,)}
+    return [special.get(name, ()) for name in _OPTIMUM]
 
 
 def _split(packed: Any, shapes: list[tuple[int, ...]]) -> list[Any]:
     parts, start = [], 0
     for shape in shapes:
-        end = start + int(np.prod(shape))
-        parts.append(packed[start:end].reshape(shape))
+        end = start + math.prod(shape)
+        parts.append(packed[start:end].reshape(shape) if shape else packed[start])
         start = end
     return parts
-
-
-def _unpack(packed: np.ndarray, shapes: list[tuple[int, ...]], kind: type[Estimate]) -> Estimate:
-    names = [field.name for field in dataclasses.fields(kind)]
-    return kind(**dict(zip(names, _split(packed, shapes), strict=True)))

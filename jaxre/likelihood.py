@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
@@ -44,6 +46,7 @@ def degrees(strata: Strata, restricted: bool) -> Array:
     return strata.rows - (strata.means.shape[-1] - 1 if restricted else 0)
 
 
+@partial(jax.jit, static_argnums=2)  # traced once for the several loops that evaluate it
 def profile(equations: NormalEquations, ratio: Array, restricted: bool) -> Profile:
     """Q and L at a ratio, with derivatives; O(strata p^2 + p^3)."""
     return profile_of(equations, gls(equations, ratio), ratio, restricted)

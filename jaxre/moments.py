@@ -382,15 +382,14 @@ def stratify(moments: GroupMoments) -> Strata:
 
 def _stratum_products(table: np.ndarray, stratum: np.ndarray, strata: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean and scatter of the rows of `table` in each stratum, with the rows sorted by stratum once."""
-    order = np.argsort(stratum, kind="stable")
-    ends = np.cumsum(np.bincount(stratum, minlength=strata))
-    starts = ends - np.diff(ends, prepend=0)
+    if strata > 1:
+        table = table[np.argsort(stratum, kind="stable")]
+    ends = np.cumsum(np.bincount(stratum, minlength=strata)).tolist()
     means = np.empty((strata, table.shape[1]))
     scatter = np.empty((strata, table.shape[1], table.shape[1]))
-    table = table[order]
-    for k, (start, end) in enumerate(zip(starts, ends, strict=True)):
+    for k, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
         part = table[start:end]
-        means[k] = part.mean(axis=0)
+        means[k] = part.sum(axis=0) / (end - start)
         gap = part - means[k]
         scatter[k] = gap.T @ gap
     return means, scatter
