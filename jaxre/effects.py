@@ -229,7 +229,7 @@ def predict(moments: GroupMoments, ratio: Array, between: Array, within: Array, 
     """Predictions from a fit in the coordinates of the moments' frame, gamma_cov in units of within; NumPy or JAX."""
     x, y = moments.means[:, :-1], moments.means[:, -1]
     shrinkage = ratio * moments.sizes / (1 + ratio * moments.sizes)
-    of_mean = ((x @ gamma_cov) * x).sum(axis=1)
+    of_mean = sum((x @ gamma_cov[:, i]) * x[:, i] for i in range(len(gamma)))
     return Blup(
         effect=shrinkage * (y - x @ gamma) / moments.frame.scale,
         variance=between * (1 - shrinkage) + within * shrinkage**2 * of_mean,

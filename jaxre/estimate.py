@@ -161,9 +161,10 @@ def in_user_units(optimum: Optimum, strata: Strata, *, restricted: bool, xp: Any
     tiny = xp.finfo(within.dtype).tiny
     representable = xp.isfinite(sigma_2 + between + xp.abs(beta_cov).sum() + xp.abs(beta).sum())
     representable = representable & (sigma_2 >= tiny) & ((ratio == 0) | (between >= tiny)) & (variances.min() >= tiny)
-    status = xp.where(strata.status == Status.INTERIOR, optimum.code, strata.status)
-    status = xp.where((status < Status.NOT_CONVERGED) & ~representable, Status.OUT_OF_RANGE, status)
-    failed = status >= Status.NOT_IDENTIFIED
+    found = (strata.status == Status.INTERIOR) & (optimum.code < Status.NOT_CONVERGED)
+    status = xp.maximum(optimum.code, strata.status)
+    status = xp.maximum(status, (found & ~representable) * int(Status.OUT_OF_RANGE))
+    failed = status >= Status.UNBOUNDED
     nan = xp.where(failed, xp.nan, 0.0).astype(within.dtype)  # added to every number where there is no estimate
     return Estimate(
         within=sigma_2 + nan,

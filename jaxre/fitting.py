@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -134,7 +135,8 @@ def fit(
     Errors:
         ValueError for input of the wrong shape, infinite values, missing ones under "raise", an unknown method, and for
         a dataset without an estimate: not identified, unbounded, rank-deficient covariates, constant outcome, or a
-        result outside the range of doubles. TypeError for values that are not real numbers, or labels that cannot be hashed.
+        result outside the range of doubles. TypeError for values that are not real numbers, or labels that cannot be
+        hashed.
 
     Source: Searle, Casella and McCulloch (1992), Variance Components.
 
@@ -225,13 +227,29 @@ def _run(strata: Strata, method: str, optimizer: optax.GradientTransformation | 
     )
     start = 0
     for shape, leaf in zip(shapes, leaves, strict=True):
-        flat = np.ravel(leaf)
-        packed[start : start + len(flat)] = flat  # the rest of a padded array stays 0
-        start += math.prod(shape)
-    with jax.enable_x64(True):
+        if shape:
+            packed[start : start + leaf.size] = leaf.reshape(-1)  # the rest of a padded array stays 0
+            start += math.prod(shape)
+        else:
+            packed[start] = leaf
+            start += 1
+    with _own_settings():
         result = np.asarray(_kernel(method, optimizer, padded, columns - 1)(packed))
     optimum = Optimum(**dict(zip(_OPTIMUM, _split(result, _shapes(columns - 1)), strict=True)))
     return in_user_units(optimum, strata, restricted=method == "reml", xp=np)
+
+
+@contextlib.contextmanager
+def _own_settings() -> Iterator[None]:
+    """Double precision and no stopping at NaN in this thread, whatever JAX is set to outside."""
+    with (
+        jax.enable_x64(True),
+        jax.debug_nans(False),
+        jax.debug_infs(False),
+        jax.numpy_rank_promotion("allow"),
+        jax.numpy_dtype_promotion("standard"),
+    ):
+        yield
 
 
 @functools.lru_cache(maxsize=64)

@@ -211,16 +211,15 @@ def moments_of(rows: Rows) -> GroupMoments:
     slope_noise = within_slopes(cross[:-1, :-1], cross[:-1, -1], xp)
     residual = cross[-1, -1] - slope_noise @ cross[:-1, -1]
     finite = xp.isfinite(low).all() & xp.isfinite(high).all() & xp.isfinite(n)
-    status = xp.asarray(int(Status.INTERIOR), dtype=np.int32)
-    for holds, code in (
-        (~(residual > noise), Status.UNBOUNDED),
-        ((groups < 2) | (n - groups - within_rank <= 0) | (groups + within_rank - p <= 0), Status.NOT_IDENTIFIED),
-        (deficient, Status.RANK_DEFICIENT),
-        (high[-1] == low[-1], Status.CONSTANT_OUTCOME),
-        (~finite, Status.INVALID),
-    ):
-        status = xp.where(holds, np.int32(code), status)
-
+    reasons = {
+        Status.UNBOUNDED: ~(residual > noise),
+        Status.NOT_IDENTIFIED: (groups < 2) | (n - groups - within_rank <= 0) | (groups + within_rank - p <= 0),
+        Status.RANK_DEFICIENT: deficient,
+        Status.CONSTANT_OUTCOME: high[-1] == low[-1],
+        Status.INVALID: ~finite,
+    }
+    codes = xp.stack([xp.asarray(holds) * np.int32(code) for code, holds in reasons.items()])
+    status = codes.max().astype(np.int32)  # where several hold, the later one says more
     nonempty = sizes > 0
     table = xp.concatenate([nonempty[None, :].astype(dtype), deviations]) * nonempty
     with_intercept = xp.zeros((p + 1, p + 1), dtype)
@@ -272,34 +271,32 @@ def _rotation(
 
 
 def _first_slopes(rotation: Array, cross: Array, deviations: Array, sizes: Array, xp: Any) -> Array:
-    """Slopes of a generalised least-squares fit at a first guess of the ratio.
+    """Slopes of a first fit, in the rotated covariates.
 
     The moments are then kept of what this fit leaves over, because a residual sum of squares found by subtracting a
-    large explained part from a large total has lost its digits. Held fixed under differentiation, like the rotation.
+    large explained part from a large total has lost its digits. Ordinary least squares will do unless it leaves much
+    more variation within groups than there need be; then generalised least squares at a first guess of the ratio. Held
+    fixed under differentiation, like the rotation.
     """
     n, groups = sizes.sum(), (sizes > 0).sum()
     cross_xx, cross_xy = rotation.T @ cross[:-1, :-1] @ rotation, rotation.T @ cross[:-1, -1]
     cross_xx = xp.where(xp.diag(cross_xx)[:, None] > 1e-13 * n, cross_xx, 0)
     inner = within_slopes(cross_xx, cross_xy, xp)
-    ones = xp.ones_like(sizes)
-    x, y = xp.concatenate([ones[None], rotation.T @ deviations[:-1]]), deviations[-1]
-
-    def slopes(ratio: Array) -> Array:
-        weights = sizes / (1 + ratio * sizes)
-        normal = (x * weights) @ x.T
-        if xp is np:
-            normal[1:, 1:] += cross_xx
-        else:
-            normal = normal.at[1:, 1:].add(cross_xx)
-        right = (x * weights) @ y + xp.append(xp.zeros(1, y.dtype), cross_xy)
-        return xp.linalg.lstsq(normal, right)[0]
-
-    outer = slopes(xp.zeros((), y.dtype))
-    within = (cross[-1, -1] - inner @ cross_xy) / xp.maximum(n - groups - len(cross_xy), 1)
-    gap = outer[1:] - inner
-    explained = sizes @ (y - outer @ x) ** 2 + gap @ cross_xx @ gap
-    ratio = (explained / xp.where(within > 0, within, 1) - groups) / n
-    return _fixed(slopes(xp.maximum(xp.where(within > 0, ratio, 1), 0))[1:], xp)
+    y_means = deviations[-1] * sizes
+    ordinary = (cross_xy + rotation.T @ (deviations[:-1] @ y_means)) / n  # the rotated covariates are orthogonal
+    least = cross[-1, -1] - inner @ cross_xy
+    gap = ordinary - inner
+    if xp is np and gap @ cross_xx @ gap < 10 * least:
+        return ordinary
+    x, y = xp.concatenate([xp.ones_like(sizes)[None], rotation.T @ deviations[:-1]]), deviations[-1]
+    between = sizes @ (y - ordinary @ x[1:]) ** 2 + gap @ cross_xx @ gap
+    within = least / xp.maximum(n - groups - len(cross_xy), 1)
+    ratio = xp.maximum(xp.where(within > 0, (between / xp.where(within > 0, within, 1) - groups) / n, 1), 0)
+    weights = sizes / (1 + ratio * sizes)
+    padded = xp.concatenate([xp.zeros((1, len(cross_xy)), y.dtype), cross_xx])
+    normal = (x * weights) @ x.T + xp.concatenate([xp.zeros((len(x), 1), y.dtype), padded], axis=1)
+    right = (x * weights) @ y + xp.append(xp.zeros(1, y.dtype), cross_xy)
+    return _fixed(xp.linalg.lstsq(normal, right)[0][1:], xp)
 
 
 def within_slopes(cross_xx: Array, cross_xy: Array, xp: Any) -> Array:
@@ -330,11 +327,10 @@ def _fixed(x: Array, xp: Any) -> Array:
 
 
 def power_of_two_below(size: Array, xp: Any) -> Array:
-    """The power of two s with s * size in [1/2, 1), exact to multiply by; 1 where size is 0 or not finite."""
-    usable = (size > 0) & xp.isfinite(size)
-    _, exponent = xp.frexp(xp.where(usable, size, 1))
+    """The power of two s with s * size in [1/2, 1), exact to multiply by; 1 where size is 0."""
+    _, exponent = xp.frexp(size)
     limit = xp.finfo(size.dtype).maxexp - 2
-    return xp.ldexp(xp.ones_like(size), -xp.clip(xp.where(usable, exponent, 0), -limit, limit))
+    return xp.ldexp(xp.ones_like(size), xp.minimum(xp.maximum(-exponent, -limit), limit))
 
 
 def stratify(moments: GroupMoments) -> Strata:
@@ -366,8 +362,12 @@ def stratify(moments: GroupMoments) -> Strata:
     if isinstance(moments.sizes, jax.core.Tracer):
         single = (moments.sizes > 0).astype(moments.sizes.dtype)
         return Strata(sizes=moments.sizes, counts=single, means=moments.means, scatter=None, **shared)
-    sizes, stratum, taken = np.unique(np.asarray(moments.sizes), return_inverse=True, return_counts=True)
-    counts = np.where(sizes > 0, taken, 0).astype(sizes.dtype)
+    every = np.asarray(moments.sizes)
+    if every.min() == every.max():
+        sizes, stratum, taken = every[:1], np.zeros(len(every), np.intp), np.array([len(every)])
+    else:
+        sizes, stratum, taken = np.unique(every, return_inverse=True, return_counts=True)
+    counts = (taken * (sizes > 0)).astype(sizes.dtype)
     means: Any
     scatter: Any
     if isinstance(moments.means, np.ndarray):

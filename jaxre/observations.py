@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from itertools import count
 from typing import Any
 
@@ -119,6 +120,8 @@ def encode(groups: ArrayLike | Sequence[Hashable]) -> Labels:
 
     Integers by their range, data-frame columns by their own dictionary, everything else by a Python one.
     """
+    if isinstance(groups, np.ma.MaskedArray):
+        groups = np.ma.filled(groups.astype(object), None)
     dictionary = getattr(groups, "dictionary_encode", None)  # an Arrow array, chunked or not
     if dictionary is not None:
         return _from_arrow(dictionary())
@@ -161,7 +164,11 @@ def _from_integers(array: np.ndarray) -> Labels | None:
     slots = slots.astype(np.intp, copy=False)
     size = high - low + 1
     first = np.full(size, -1, np.intp)
-    first[slots[::-1]] = np.arange(len(slots) - 1, -1, -1)  # the last write to a slot is its first row
+    soon = min(len(slots), 8 * size)  # most groups show up early; only rows of the others are looked at again
+    first[slots[:soon][::-1]] = np.arange(soon - 1, -1, -1)  # the last write to a slot is its first row
+    if soon < len(slots):
+        late = np.flatnonzero(first[slots[soon:]] < 0)[::-1] + soon
+        first[slots[late]] = late
     taken = np.flatnonzero(first >= 0)
     order = taken[np.argsort(first[taken], kind="stable")]
     return Labels(slots, (order + low).astype(array.dtype), order, size, 0)
@@ -217,7 +224,13 @@ def _first_seen(codes: np.ndarray, names: np.ndarray) -> Labels:
 
 
 def _numbers(given: Any, name: str) -> np.ndarray:
+    """The numbers in double precision, NaN where they are masked or null."""
+    if isinstance(given, np.ma.MaskedArray):
+        given = np.ma.filled(given.astype(np.float64), np.nan)
     array = np.asarray(given)
+    if array.dtype == object and hasattr(given, "to_numpy"):  # nullable columns of a data frame
+        with contextlib.suppress(TypeError, ValueError):
+            array = given.to_numpy(dtype=np.float64, na_value=np.nan)
     if array.dtype.kind == "c":
         raise TypeError(f"{name} must be real, got {array.dtype}; pass the real part or the modulus.")
     if array.dtype.kind not in "fiub":
@@ -225,7 +238,13 @@ def _numbers(given: Any, name: str) -> np.ndarray:
             f"{name} must be numeric, got an array of {_contents(array)}; convert it first, for example with "
             f"numpy.asarray({name}, dtype=float)."
         )
-    return array.astype(np.float64, copy=False)
+    doubles = array.astype(np.float64, copy=False)
+    if array.dtype.kind in "iu" and array.size and (doubles.max() > 2.0**53 or doubles.min() < -(2.0**53)):
+        raise ValueError(
+            f"{name} has integers beyond 2^53, which doubles cannot hold exactly, such as "
+            f"{array.flat[abs(doubles).argmax()]}; subtract a constant first."
+        )
+    return doubles
 
 
 def _contents(array: np.ndarray) -> str:
@@ -236,9 +255,20 @@ def _contents(array: np.ndarray) -> str:
 
 
 def _extremes(y: np.ndarray, x: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Smallest and largest value of each covariate and of y; NaN where one is missing."""
     if x is None:
         return y.min(keepdims=True), y.max(keepdims=True)
-    return np.append(x.min(axis=0), y.min()), np.append(x.max(axis=0), y.max())
+    low, high = (_by_column(x, reduce) for reduce in (np.min, np.max))
+    return np.append(low, y.min()), np.append(high, y.max())
+
+
+def _by_column(x: np.ndarray, reduce: Callable[..., np.ndarray]) -> np.ndarray:
+    """A reduction of each column; rows are taken 64 at a time, because NumPy is slow along short rows."""
+    whole = len(x) // 64 * 64
+    if whole == 0 or not x.flags.c_contiguous:
+        return reduce(x, axis=0)
+    wide = reduce(x[:whole].reshape(whole // 64, -1), axis=0).reshape(64, -1)
+    return reduce(np.concatenate([wide, x[whole:]]), axis=0)
 
 
 def _refuse_infinity(array: np.ndarray, name: str) -> None:

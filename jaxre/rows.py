@@ -62,7 +62,7 @@ class HostRows:
         )
         self.columns = 1 if covariates is None else 1 + covariates.shape[1]
         self.first = values[:1] if covariates is None else np.append(covariates[0], values[0])
-        self.block = max(1 << 15, 4 * len(sizes))
+        self.block = max(1 << 15, len(sizes) // 2)
 
     def _blocks(self, scale: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         rows = len(self.values)

@@ -9,8 +9,8 @@ class Status(enum.IntEnum):
     """The outcome of an estimation, as an integer with a readable message.
 
     Inside jit and vmap a status is an int32 array of these codes; at the host `Status(code)` gives its name and
-    `str(Status(code))` says what happened, why, and what to try. Codes of at least `NOT_IDENTIFIED` mean that there is
-    no estimate: `jaxre.fit` raises on them, the pure functions return NaN beside the code.
+    `str(Status(code))` says what happened, why, and what to try. Codes of at least `UNBOUNDED` mean that there is no
+    estimate: `jaxre.fit` raises on them, the pure functions return NaN beside the code.
 
     Source: the definitions are those of the certificate (README, "What the certificate means").
 
@@ -28,8 +28,8 @@ class Status(enum.IntEnum):
     BOUNDARY_SEVERAL = 3
     NEGATIVE = 4
     NOT_CONVERGED = 5
-    NOT_IDENTIFIED = 6
-    UNBOUNDED = 7
+    UNBOUNDED = 6
+    NOT_IDENTIFIED = 7
     RANK_DEFICIENT = 8
     CONSTANT_OUTCOME = 9
     OUT_OF_RANGE = 10
@@ -43,7 +43,7 @@ class Status(enum.IntEnum):
     @property
     def failed(self) -> bool:
         """True where there is no estimate."""
-        return self >= Status.NOT_IDENTIFIED
+        return self >= Status.UNBOUNDED
 
     def __str__(self) -> str:
         return self.message

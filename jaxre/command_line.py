@@ -1,0 +1,154 @@
+"""The `jaxre` command: fit a file or one of the data sets that come with the package."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import json
+import math
+import os
+import pathlib
+import sys
+import textwrap
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import jaxre
+from jaxre import datasets, report, tables
+from jaxre.design import Design, design, listing
+
+WRONG_USE = 2  # exit status for whatever the user can put right
+CLOSED_PIPE = 141  # what a shell reports of a command that its reader left
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status of the `jaxre` command: 0, or 2 after one line of error.
+
+    Args:
+        argv: arguments; those of the process when None.
+
+    Returns:
+        Exit status.
+
+    Errors:
+        SystemExit from argparse, for wrong usage, --help and --version.
+
+    Source: definition.
+
+    Example:
+        >>> from jaxre.command_line import main
+        >>> main(["fit", "dyestuff"])  # doctest: +ELLIPSIS
+        Linear mixed model fit by REML
+        Formula: Yield ~ 1 + (1 | Batch)
+        30 observations in 6 groups of 5
+        ...
+        0
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        print(arguments.run(arguments), flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
+        return CLOSED_PIPE
+    except (ValueError, OSError, ImportError) as error:
+        print(f"jaxre: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return WRONG_USE
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors begin with `jaxre: error:` whichever command they come from."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(WRONG_USE, f"jaxre: error: {message}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="jaxre", description="Fit the one-way random-effects model.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"jaxre {jaxre.__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    fitting = commands.add_parser("fit", help="fit a file or a data set by name", allow_abbrev=False)
+    fitting.add_argument(
+        "file", metavar="FILE", help=f"a file ({', '.join(tables.ENDINGS)}) or a name that `jaxre datasets` lists"
+    )
+    fitting.add_argument("--outcome", metavar="NAME", help="column of the outcome")
+    fitting.add_argument("--group", metavar="NAME", help="column of the group labels")
+    fitting.add_argument("--covariates", metavar="A,B", help="columns of the covariates; text is treatment-coded")
+    fitting.add_argument("--method", choices=("reml", "ml", "anova"), default="reml", help="default: reml")
+    fitting.add_argument("--json", action="store_true", help="print every number at full precision")
+    fitting.set_defaults(run=_fit)
+
+    listed = commands.add_parser("datasets", help="list the data sets that come with jaxre", allow_abbrev=False)
+    listed.set_defaults(run=_list)
+    return parser
+
+
+def _fit(arguments: argparse.Namespace) -> str:
+    file, outcome, group = arguments.file, arguments.outcome, arguments.group
+    covariates = _split(arguments.covariates or "")
+    if file.lower() in datasets.names():
+        data = datasets.load(file)
+        outcome, group = outcome or data.outcome, group or data.group
+        covariates = list(data.covariates) if arguments.covariates is None else covariates
+        made = design(data.columns, outcome, group, covariates, source=data.name)
+    else:
+        _check_file(file, outcome, group)
+        made = tables.read(file, outcome, group, covariates)
+    result = _fitted(made, arguments.method)
+    if not arguments.json:
+        return report.summary(result, outcome=outcome, group=group)
+    facts = {"file": file, "outcome": outcome, "group": group, "covariates": covariates, **result.to_dict()}
+    return json.dumps(_finite(facts), indent=2, allow_nan=False)
+
+
+def _split(names: str) -> list[str]:
+    """Names between commas; one that holds a comma stands in double quotes."""
+    return [name.strip() for name in next(csv.reader([names], skipinitialspace=True), [])]
+
+
+def _check_file(file: str, outcome: str | None, group: str | None) -> None:
+    if not pathlib.Path(file).suffix and not pathlib.Path(file).exists():
+        raise ValueError(
+            f"{file!r} is neither a file nor a data set that comes with jaxre ({', '.join(datasets.names())})."
+        )
+    needed = [option for option, value in (("--outcome", outcome), ("--group", group)) if not value]
+    if needed:
+        raise ValueError(
+            f"{' and '.join(needed)} must name a column of {file}; it has {listing(tables.column_names(file))}."
+        )
+
+
+def _fitted(made: Design, method: str) -> Any:
+    from jaxre.fitting import fit  # here, so that what is wrong with a file is said before JAX loads
+
+    result = fit(made.outcome, made.groups, made.covariates, method=method)
+    return dataclasses.replace(result, coefficients=("(Intercept)", *made.coefficients))
+
+
+def _finite(item: Any) -> Any:
+    """The item with None for NaN and infinity, which JSON lacks."""
+    if isinstance(item, dict):
+        return {key: _finite(value) for key, value in item.items()}
+    if isinstance(item, list):
+        return [_finite(value) for value in item]
+    return None if isinstance(item, float) and not math.isfinite(item) else item
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, 100, subsequent_indent="    ", break_on_hyphens=False)
+
+
+def _list(arguments: argparse.Namespace) -> str:
+    head = ("name", "rows", "groups", "outcome", "group", "covariates")
+    every = [datasets.load(name) for name in datasets.names()]
+    rows = [
+        (data.name, str(data.rows), str(data.groups), data.outcome, data.group, ",".join(data.covariates) or "-")
+        for data in every
+    ]
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in (head, *rows)]
+    sources = [_wrapped(f"{data.name}: {data.title}. {data.source}.") for data in every]
+    return "\n".join([*lines, "", *sources])
