@@ -231,7 +231,7 @@ def predict(moments: GroupMoments, ratio: Array, between: Array, within: Array, 
     shrinkage = ratio * moments.sizes / (1 + ratio * moments.sizes)
     of_mean = sum((x @ gamma_cov[:, i]) * x[:, i] for i in range(len(gamma)))
     return Blup(
-        effect=shrinkage * (y - x @ gamma) / moments.frame.scale,
+        effect=shrinkage * (y - x @ gamma) / moments.frame.scale + 0.0,  # no -0
         variance=between * (1 - shrinkage) + within * shrinkage**2 * of_mean,
         shrinkage=shrinkage,
     )

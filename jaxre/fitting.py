@@ -26,7 +26,11 @@ from jaxre.status import Status
 
 METHODS = ("reml", "ml", "anova")
 BUCKETS = tuple(4**i for i in range(1, 20))  # strata are padded to these, so that new data seldom compile anew
-QUICK_COMPILE = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 1}  # a third of the time
+QUICK_COMPILE = [  # on a CPU, a third of the compile time; the first of these that this version of XLA knows
+    {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 1},
+    {"xla_backend_optimization_level": 1},
+    {},
+][jax.__version_info__ >= (0, 12) :]
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -234,7 +238,14 @@ def _run(strata: Strata, method: str, optimizer: optax.GradientTransformation | 
             packed[start] = leaf
             start += 1
     with _own_settings():
-        result = np.asarray(_kernel(method, optimizer, padded, columns - 1)(packed))
+        try:
+            result = np.asarray(_kernel(method, optimizer, padded, columns - 1)(packed))
+        except jax.errors.JaxRuntimeError as error:
+            if "No such compile option" not in str(error) or len(QUICK_COMPILE) == 1:
+                raise
+            QUICK_COMPILE.pop(0)
+            _kernel.cache_clear()
+            return _run(strata, method, optimizer)
     optimum = Optimum(**dict(zip(_OPTIMUM, _split(result, _shapes(columns - 1)), strict=True)))
     return in_user_units(optimum, strata, restricted=method == "reml", xp=np)
 
@@ -277,7 +288,7 @@ def _kernel(method: str, optimizer: optax.GradientTransformation | None, strata:
         return jnp.concatenate([jnp.ravel(getattr(found, name)).astype(packed.dtype) for name in _OPTIMUM])
 
     on_cpu = jax.default_backend() == "cpu"
-    return jax.jit(run, compiler_options=QUICK_COMPILE if on_cpu else None)
+    return jax.jit(run, compiler_options=QUICK_COMPILE[0] if on_cpu else None)
 
 
 @functools.lru_cache(maxsize=64)

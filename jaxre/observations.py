@@ -149,6 +149,8 @@ def encode(groups: ArrayLike | Sequence[Hashable]) -> Labels:
         inner = _from_integers(array)
         if inner is not None:
             return inner
+    if array.dtype.kind in "US" and isinstance(groups, Sequence):
+        return _from_hashables(list(groups))  # NumPy would have turned 1 and None among strings into text
     hashed = _from_hashables(array.tolist() if array.dtype.kind not in "mM" else list(array))
     if array.dtype.kind != "O":
         hashed = dataclasses.replace(hashed, labels=hashed.labels.astype(array.dtype))
@@ -171,7 +173,7 @@ def _from_integers(array: np.ndarray) -> Labels | None:
         first[slots[late]] = late
     taken = np.flatnonzero(first >= 0)
     order = taken[np.argsort(first[taken], kind="stable")]
-    return Labels(slots, (order + low).astype(array.dtype), order, size, 0)
+    return Labels(slots, order.astype(array.dtype) + array.dtype.type(low), order, size, 0)
 
 
 def _from_hashables(items: list[Any]) -> Labels:

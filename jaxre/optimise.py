@@ -113,7 +113,8 @@ def minimise(
     chosen = optax.with_extra_args_support(newton() if optimizer is None else optimizer)
     zero = basins.zero
 
-    def objective(params: Array) -> Array:
+    def objective(params: Array, hessian: Array | None = None) -> Array:
+        del hessian  # optax's line searches refuse an extra argument that the function to minimise does not take
         at = profile(equations, jnp.exp(params[1] - params[0]), restricted)
         return (n * params[0] + at.log_det + at.quadratic * jnp.exp(-params[0])) / 2
 

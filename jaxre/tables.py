@@ -157,7 +157,7 @@ def _header(source: str) -> tuple[list[str], str]:
 
 def _unreadable(source: str, reason: str) -> str:
     """One line about a damaged file: what DuckDB says before it lists its options."""
-    facts = reason.split("Possible")[0].split("This can happen")[0].split("\n\n")[0]
+    facts = reason.split("Possible")[0].split("This can happen")[0].split("  file =")[0]
     kind = "Parquet" if source.lower().endswith(".parquet") else "CSV"
     cure = "write it again" if kind == "Parquet" else "check its quotes, line ends and fields a line"
     return f"{source} cannot be read as {kind} ({' '.join(facts.split()).rstrip('.')[:300]}); {cure}."
@@ -168,8 +168,10 @@ def _field(name: str, loose: bool) -> str:
     quoted = '"' + name.replace('"', '""') + '"'
     if not loose:
         return quoted
-    missing = ", ".join(f"'{text}'" for text in MISSING)  # not IN (...): DuckDB makes a join of it and mixes the rows
-    return f"CASE WHEN list_contains([{missing}], trim({quoted})) THEN NULL ELSE trim({quoted}) END"
+    trimmed = f"trim({quoted})"
+    for text in MISSING:  # one by one: DuckDB makes a join of IN (...), which changes the order of the rows
+        trimmed = f"nullif({trimmed}, '{text}')"
+    return trimmed
 
 
 def _double(key: str, kind: str) -> str:

@@ -1,0 +1,232 @@
+"""The front door: what comes back, in double precision, and nothing else changed."""
+
+import dataclasses
+import json
+import threading
+
+import dense
+import jax
+import numpy as np
+import optax
+import pytest
+from designs import SIZES, labels, simulate
+
+import jaxre
+from jaxre import fitting
+
+METHODS = ("reml", "ml", "anova")
+methods = pytest.mark.parametrize("method", METHODS)
+RAIL = [
+    55,
+    53,
+    54,
+    26,
+    37,
+    32,
+    78,
+    91,
+    85,
+    92,
+    100,
+    96,
+    49,
+    51,
+    50,
+    80,
+    85,
+    83,
+]  # Pinheiro and Bates (2000), section 1.1
+
+KINDS = {
+    **dict.fromkeys(["method"], str),
+    **dict.fromkeys(["between", "within", "between_untruncated", "ratio", "icc", "log_likelihood", "gap"], float),
+    **dict.fromkeys(["beta", "beta_se", "beta_cov", "optima_ratio", "groups", "sizes", "blup", "blup_se"], np.ndarray),
+    **dict.fromkeys(["optima", "steps", "n", "dropped"], int),
+    "coefficients": tuple,
+    "status": jaxre.Status,
+    "certified": bool,
+}
+
+
+@methods
+@pytest.mark.parametrize("p", [1, 2])
+def test_fields(method, p):
+    """Python numbers and NumPy arrays in double precision, of the shapes that the documentation gives."""
+    y, groups, x = simulate(1, SIZES["unequal"], p=p)
+    fit = jaxre.fit(y, groups, x, method=method)
+    assert {field.name: type(getattr(fit, field.name)) for field in dataclasses.fields(fit)} == KINDS
+    shapes = {"beta": (p,), "beta_se": (p,), "beta_cov": (p, p), "blup": (6,), "blup_se": (6,), "optima_ratio": (1,)}
+    for name, shape in shapes.items():
+        assert (getattr(fit, name).shape, getattr(fit, name).dtype) == (shape, np.float64), name
+    assert (fit.method, fit.n, fit.p, fit.dropped) == (method, 35, p, 0)
+    assert fit.sizes.tolist() == SIZES["unequal"]
+    assert fit.groups.tolist() == list(range(6))
+    assert fit.criterion == -2 * fit.log_likelihood
+    # each of these is one operation on rounded numbers
+    assert fit.ratio == pytest.approx(fit.between / fit.within, rel=1e-15)
+    assert fit.icc == pytest.approx(fit.between / (fit.between + fit.within), rel=1e-15)
+    assert fit.beta_se == pytest.approx(np.sqrt(np.diag(fit.beta_cov)), rel=1e-15)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        fit.between = 0.0
+
+
+@pytest.mark.parametrize("enabled", [False, True])
+def test_double_precision_whatever_jax_is_set_to(enabled):
+    """Values that are equal in single precision; the exact answer by hand, within two roundings; the setting stays."""
+    y = 2.0**20 + np.array([0.0, 2.0, 10.0, 12.0]) / 2.0**10
+    with jax.enable_x64(enabled):
+        fit = jaxre.fit(y, [0, 0, 1, 1])
+        assert jax.config.jax_enable_x64 is enabled
+        assert jax.numpy.ones(1).dtype == (np.float64 if enabled else np.float32)
+    assert fit.within == pytest.approx(2 / 2.0**20, rel=1e-15)
+    assert fit.between == pytest.approx(49 / 2.0**20, rel=1e-15)
+    assert fit.beta[0] == 2.0**20 + 6 / 2.0**10
+
+
+def test_missing_rows_are_left_out_and_counted():
+    """In the outcome, in a covariate and in a label, one of them twice in a row."""
+    y, groups, x = simulate(2, SIZES["unequal"], p=3)
+    names = groups.astype(object)
+    holed, holed_x = y.copy(), x.copy()
+    holed[[3, 20]], holed_x[[3, 9], [0, 1]], names[30] = np.nan, np.nan, None
+    keep = np.setdiff1d(np.arange(len(y)), [3, 9, 20, 30])
+    fit, plain = jaxre.fit(holed, names, holed_x), jaxre.fit(y[keep], groups[keep], x[keep], missing="raise")
+    assert (fit.n, fit.dropped, plain.n, plain.dropped) == (31, 4, 31, 0)
+    assert fit.between == pytest.approx(plain.between, rel=1e-14)  # the same rows through another label path
+    assert "31 observations in 6 groups of 2 to 8; 4 rows with missing values left out" in str(fit)
+
+
+def test_negative_analysis_of_variance():
+    """Both the truncated and the untruncated value, and the status says that the model does not suit the data."""
+    fit = jaxre.fit([1.0, 5.0, 2.0, 4.0, 3.0, 3.0], list("aabbcc"), method="anova")
+    assert (fit.between, fit.ratio, fit.icc) == (0.0, 0.0, 0.0)
+    assert fit.between_untruncated == pytest.approx(-5 / 3, rel=1e-15)  # SSB = 0, SSW = 10: (0 - 2 * 10/3) / 4
+    assert fit.within == pytest.approx(10 / 3, rel=1e-15)
+    assert fit.beta[0] == 3
+    assert fit.status is jaxre.Status.NEGATIVE
+    assert "the model does not suit the data" in fit.status.message
+    assert "the model does not suit the data" in str(fit)
+    assert "before truncation at 0: -1.66667" in str(fit)
+    assert fit.certified
+
+
+@pytest.mark.parametrize(("seed", "p"), [(0, 2), (1, 3), (2, 3)])
+def test_henderson_3(seed, p):
+    """Against the residual projections of X and of [X Z], densely; one covariate is constant within groups. 1e-12: dense
+    projections of 35 rows."""
+    y, groups, x = simulate(seed, SIZES["unequal"], p=p)
+    x[:, -1] = np.array([1.0, 4.0, -2.0, 0.5, 3.0, 2.0])[groups]
+    within, between = dense.henderson_3(y, dense.design(len(y), x), groups)
+    fit = jaxre.fit(y, groups, x, method="anova")
+    assert fit.within == pytest.approx(within, rel=1e-12)
+    assert fit.between_untruncated == pytest.approx(between, rel=1e-12)
+    assert fit.between == max(fit.between_untruncated, 0)
+
+
+@methods
+def test_likelihood_effects_and_predictions(method):
+    """log-likelihood, coefficients and predictions at the estimates, by dense algebra; the analysis of variance reports
+    the full likelihood. 1e-11: dense inverses of 35 rows."""
+    y, groups, x = simulate(4, SIZES["unequal"], ratio=2.0, p=2)
+    fit, design = jaxre.fit(y, groups, x, method=method), dense.design(len(y), x)
+    v = dense.covariance(fit.within, fit.between, groups)
+    beta, beta_cov = dense.gls(y, design, v)
+    effects, variances = dense.blup(y, design, groups, fit.within, fit.between)
+    density = dense.restricted_log_likelihood if method == "reml" else dense.log_likelihood
+    assert fit.log_likelihood == pytest.approx(density(y, design, v), rel=1e-11)
+    assert fit.beta == pytest.approx(beta, rel=1e-11)
+    assert fit.beta_cov == pytest.approx(beta_cov, rel=1e-11)
+    assert fit.blup == pytest.approx(effects, rel=1e-11)
+    assert fit.blup_se**2 == pytest.approx(variances, rel=1e-11)
+
+
+def test_summary():
+    """What users of lme4 look for; `lmer(travel ~ 1 + (1 | Rail))` prints 615.31, 24.805, 16.17, 4.021, 66.50, 10.17 and
+    the criterion 122.2."""
+    fit = jaxre.fit(RAIL, np.repeat([2, 5, 1, 6, 3, 4], 3))
+    rows = [line.split() for line in str(fit).splitlines()]
+    assert rows[0] == "Linear mixed model fit by REML".split()
+    assert "18 observations in 6 groups of 3".split() in rows
+    assert ["group", "615.311", "24.8055", "0.9744"] in rows
+    assert ["Residual", "16.1667", "4.02078", "0.0256"] in rows
+    assert ["(Intercept)", "66.5", "10.171", "6.538"] in rows
+    assert "REML criterion (-2 restricted log-likelihood): 122.1770" in str(fit)
+    assert "Status: interior optimum" in str(fit)
+    assert "Certificate: proven global, the only local optimum" in str(fit)
+    assert "between=615.311, within=16.1667" in repr(fit)
+
+
+@methods
+def test_to_dict_is_json_at_full_precision(method):
+    fit = jaxre.fit(RAIL, np.repeat(list("bcadef"), 3), method=method)
+    plain = fit.to_dict()
+    again = json.loads(json.dumps(plain, allow_nan=False))
+    assert again == plain
+    assert again["between"] == fit.between
+    assert again["beta_cov"] == fit.beta_cov.tolist()
+    assert dict(zip(again["labels"], again["blup"], strict=True)) == dict(zip("bcadef", fit.blup.tolist(), strict=True))
+    assert again["status"] == fit.status.name.lower()
+    assert again["gap"] is None  # one optimum
+
+
+def test_labels_of_any_type_go_into_json():
+    dates = np.repeat(np.array(["2024-01-02", "2024-01-01", "2024-01-03"], "M8[D]"), 6)
+    plain = jaxre.fit(RAIL, dates, method="anova").to_dict()
+    assert json.loads(json.dumps(plain))["labels"] == ["2024-01-02", "2024-01-01", "2024-01-03"]
+
+
+@pytest.mark.parametrize("method", METHODS[:2])
+@pytest.mark.parametrize("optimizer", [optax.lbfgs(), optax.adam(0.1)], ids=["lbfgs", "adam"])
+@pytest.mark.parametrize("sizes", ["unequal", "one giant"])
+def test_other_optimisers(optimizer, method, sizes):
+    """Whatever proposes the steps, the loop ends on the score; 1e-10 is its last Newton correction."""
+    y, groups, _ = simulate(37, SIZES[sizes], ratio=0.3)
+    newton, other = jaxre.fit(y, groups, method=method), jaxre.fit(y, groups, method=method, optimizer=optimizer)
+    assert newton.between > 0
+    assert other.between == pytest.approx(newton.between, rel=1e-10)
+    assert other.within == pytest.approx(newton.within, rel=1e-10)
+    assert (other.certified, other.optima, other.status) == (newton.certified, newton.optima, newton.status)
+    assert other.steps > newton.steps  # so it was the other one that ran
+
+
+def test_the_closed_form_takes_no_optimiser():
+    with pytest.raises(ValueError, match=r"closed form: leave optimizer out, or use method='reml' or 'ml'"):
+        jaxre.fit(RAIL, labels([3] * 6), method="anova", optimizer=optax.adam(0.1))
+
+
+def test_two_threads():
+    """Double precision is switched on for a thread, not for the process: two that fit at once change neither each
+    other's numbers nor the setting of a third."""
+    problems = [simulate(seed, SIZES["unequal"], p=2) for seed in range(8)]
+    expected = [jaxre.fit(*problem).between for problem in problems]
+    found: dict[int, list[float]] = {}
+    barrier = threading.Barrier(3)
+
+    def work(thread):
+        barrier.wait()
+        found[thread] = [jaxre.fit(*problem).between for _ in range(20) for problem in problems]
+
+    threads = [threading.Thread(target=work, args=(thread,)) for thread in range(2)]
+    for thread in threads:
+        thread.start()
+    barrier.wait()
+    while any(thread.is_alive() for thread in threads):
+        assert jax.numpy.ones(1).dtype == np.float32
+        threads[0].join(timeout=0.01)
+    assert found == {0: expected * 20, 1: expected * 20}
+
+
+def test_new_data_do_not_compile_anew():
+    """40 datasets of 12 to 900 rows in 3 to 60 groups: a kernel for up to 4 distinct sizes and one for up to 16, each
+    compiled once."""
+    rng = np.random.default_rng(0)
+    fitting._kernel.cache_clear()
+    strata = set()
+    for _ in range(40):
+        groups = labels(rng.integers(1, rng.integers(3, 16), size=rng.integers(3, 60)) + 1)
+        strata.add(len(set(np.bincount(groups).tolist())))
+        jaxre.fit(rng.normal(size=len(groups)), groups)
+    assert min(strata) <= 4 < max(strata) <= 16
+    assert fitting._kernel.cache_info().misses == 2
+    assert [fitting._kernel("reml", None, size, 1)._cache_size() for size in (4, 16)] == [1, 1]
+    assert fitting._kernel.cache_info().misses == 2

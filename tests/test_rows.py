@@ -1,0 +1,82 @@
+"""The passes over the rows: the blocked host passes give what the plain traced ones give."""
+
+import designs
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxre.moments import moments_of
+from jaxre.rows import TracedRows
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+
+def both(p, block, seed=0):
+    y, groups, covariates = designs.simulate(seed, [3, 1, 8, 0, 5, 20], p=p)
+    order = np.random.default_rng(seed).permutation(len(y))
+    y, groups = y[order] + 100, groups[order]
+    covariates = None if covariates is None else covariates[order]
+    host = designs.rows(y, groups, covariates)
+    host.block = block
+    return host, TracedRows(jnp.asarray(y), groups, None if covariates is None else jnp.asarray(covariates), 6)
+
+
+@pytest.mark.parametrize("p", [1, 3])
+@pytest.mark.parametrize("block", [1, 7, 37, 1000])
+def test_host_and_traced_passes_agree_to_rounding(p, block):
+    host, traced = both(p, block)
+    rng = np.random.default_rng(p)
+    scale, pilot, means = 2.0 ** rng.integers(-3, 3, p), rng.normal(size=p), rng.normal(size=(p, 6))
+    rounding = {"rtol": 1e-13, "atol": 1e-12}  # sums of 37 terms of up to 1e3, in another order
+    np.testing.assert_array_equal(host.sizes, traced.sizes)
+    np.testing.assert_array_equal(host.first, traced.first)
+    np.testing.assert_array_equal(host.extremes, traced.extremes)
+    np.testing.assert_allclose(host.sums(scale, pilot), traced.sums(scale, pilot), **rounding)
+    for rotation in (None, rng.normal(size=(p, p))):
+        for ours, theirs in zip(
+            host.residual_products(scale, means, rotation),
+            traced.residual_products(scale, means, rotation),
+            strict=True,
+        ):
+            np.testing.assert_allclose(ours, theirs, **{**rounding, "atol": 1e-10})  # squares: 1e6 in size
+    if p > 1:
+        a, b = host.triangle(scale, means), np.asarray(traced.triangle(scale, means))
+        np.testing.assert_allclose(a.T @ a, b.T @ b, **rounding)  # a triangle is unique up to the signs of its rows
+
+
+@pytest.mark.parametrize("p", [1, 3])
+def test_passes_are_the_sums_they_say(p):
+    host, _ = both(p, 7)
+    table = np.column_stack([host.values] if p == 1 else [host.covariates, host.values])
+    scale, pilot = np.full(p, 0.5), np.full(p, 3.0)
+    means = np.arange(6.0 * p).reshape(p, 6)
+    rotation = np.random.default_rng(2).normal(size=(p, p))
+    rounding = {"rtol": 1e-13, "atol": 1e-10}  # as above
+    sums, of_residuals, cross = np.zeros((p, 6)), np.zeros((p, 6)), np.zeros((p, p))
+    for row, j in zip(table, host.codes, strict=True):
+        sums[:, j] += 0.5 * row - pilot
+        residual = rotation.T @ (0.5 * row - means[:, j])
+        of_residuals[:, j] += residual
+        cross += np.outer(residual, residual)
+    np.testing.assert_allclose(host.sums(scale, pilot), sums, **rounding)
+    found_sums, found_cross = host.residual_products(scale, means, rotation)
+    np.testing.assert_allclose(found_sums, of_residuals, **rounding)
+    np.testing.assert_allclose(found_cross, cross, **rounding)
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_many_rows_keep_their_digits(p):
+    """Past 20,000 rows the host turns products in place of rows; blocks must not change the answer."""
+    y, groups, covariates = designs.simulate(3, [30_000, 5_000, 3], p=p)
+    whole, blocked = designs.rows(y, groups, covariates), designs.rows(y, groups, covariates)
+    blocked.block = 1234
+    a, b = moments_of(whole), moments_of(blocked)
+    rounding = 1e-12  # 35,000 terms in another order: eps sqrt(n) on sums, less on their mean
+    np.testing.assert_allclose(a.within_cross, b.within_cross, rtol=rounding, atol=rounding * a.rows)
+    np.testing.assert_allclose(a.means, b.means, rtol=rounding, atol=rounding)
+
+
+def test_a_label_out_of_range_makes_every_size_nan():
+    rows = TracedRows(jnp.ones(3), np.array([0, 1, 2]), None, 2)
+    assert np.isnan(rows.sizes).all()
+    assert np.isnan(TracedRows(jnp.ones(3), jnp.array([0, 1, -1]), None, 2).sizes).all()
