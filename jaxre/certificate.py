@@ -139,15 +139,14 @@ def middle_ratio(low: Array, high: Array, size: Array) -> Array:
 def _classify(a: Profile, b: Profile, n: Array, floor: Array, rises_at_zero: Array) -> tuple[Array, Array]:
     """Masks of the intervals that hold exactly one minimum, and of those about which nothing is known yet."""
     endless = jnp.isinf(b.ratio)
-    noise = score_noise(a, n)
-    lower = n * a.quadratic_1 / b.quadratic + b.log_det_1
-    upper = n * b.quadratic_1 / a.quadratic + a.log_det_1
-    tail = a.ratio * (a.log_det_1 - noise) - n * a.excess / floor * (1 + 1e-6)
-    signed = jnp.where(endless, tail > 0, (lower > noise) | (upper < -noise))
+    slack = 64 * jnp.finfo(n.dtype).eps
+    lower, lower_size = n * a.quadratic_1 / b.quadratic + b.log_det_1, b.log_det_1 - n * a.quadratic_1 / b.quadratic
+    upper, upper_size = n * b.quadratic_1 / a.quadratic + a.log_det_1, a.log_det_1 - n * b.quadratic_1 / a.quadratic
+    tail = a.ratio * a.log_det_1 * (1 - slack) - n * a.excess / floor * (1 + slack)
+    signed = jnp.where(endless, tail > 0, (lower > slack * lower_size) | (upper < -slack * upper_size))
 
     bend_a, bend_b = -a.quadratic_2 / a.quadratic_1, -b.quadratic_2 / b.quadratic_1
     need_a, need_b = a.log_det_1 / n - a.log_det_2 / a.log_det_1, b.log_det_1 / n - b.log_det_2 / b.log_det_1
-    slack = 64 * jnp.finfo(n.dtype).eps
     rises = ~endless & (bend_b > need_a * (1 + slack))
     falls = ~endless & (bend_a < need_b * (1 - slack))
     falling_at_a = jnp.where(a.ratio == 0, ~rises_at_zero, score_root(a, n) < 0)

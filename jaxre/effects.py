@@ -13,6 +13,7 @@ from jaxre.components import Components
 from jaxre.moments import GroupMoments, Strata, stratify, within_slopes
 from jaxre.records import record
 from jaxre.rows import Array
+from jaxre.sweep import inverse_and_log_det
 
 
 @record
@@ -115,8 +116,12 @@ class Gls:
     """(strata,) w_k = k / (1 + ratio k)."""
     gamma: Array
     """(p,) coefficients."""
-    factor: Array
-    """(p, p) Cholesky factor of M = X' H^-1 X."""
+    normal: Array
+    """(p, p) M = X' H^-1 X."""
+    inverse: Array
+    """(p, p) M^-1."""
+    log_det: Array
+    """() log det M."""
     squares: Array
     """(strata,) d^2_k, squared residuals of the group means, summed over the stratum."""
     pull: Array
@@ -126,25 +131,6 @@ class Gls:
     beyond: Array
     """() `within` less its minimum."""
 
-    @property
-    def log_det(self) -> Array:
-        """() log det M."""
-        return 2 * jnp.log(jnp.diagonal(self.factor)).sum()
-
-    def solve(self, right: Array) -> Array:
-        """M^-1 right."""
-        return cholesky_solve(self.factor, right)
-
-
-def cholesky_solve(factor: Array, right: Array) -> Array:
-    """Solution of factor factor' x = right; a division when there is the intercept alone."""
-    if factor.shape[-1] == 1:
-        return right / factor[0, 0] / factor[0, 0]
-    columns = right if right.ndim == 2 else right[:, None]
-    half = jax.lax.linalg.triangular_solve(factor, columns, left_side=True, lower=True)
-    full = jax.lax.linalg.triangular_solve(factor, half, left_side=True, lower=True, transpose_a=True)
-    return full.reshape(right.shape)
-
 
 def gls(equations: NormalEquations, ratio: Array) -> Gls:
     """Generalised least squares with covariance H = I + ratio Z Z'; O(strata p^2 + p^3)."""
@@ -153,8 +139,8 @@ def gls(equations: NormalEquations, ratio: Array) -> Gls:
     p = x.shape[-1] - 1
     weights = k / (1 + ratio * k)
     normal = within + matmul(weights, products.reshape(len(k), -1)).reshape(within.shape)
-    factor = jnp.sqrt(normal[:1, :1]) if p == 1 else jnp.linalg.cholesky(normal[:p, :p])
-    gamma = cholesky_solve(factor, normal[:p, p])
+    inverse, log_det = inverse_and_log_det(normal[:p, :p])
+    gamma = contract(inverse, list(normal[:p, p]))
     z = [*(-gamma), 1.0]
     gap = contract(x, z)
     pull, squares = (m * gap)[:, None] * x, m * gap * gap
@@ -165,7 +151,9 @@ def gls(equations: NormalEquations, ratio: Array) -> Gls:
     return Gls(
         weights=weights,
         gamma=gamma,
-        factor=factor,
+        normal=normal[:p, :p],
+        inverse=inverse,
+        log_det=log_det,
         squares=squares,
         pull=pull[:, :p],
         within=contract(contract(within, z), z),
@@ -221,8 +209,7 @@ def blup(moments: GroupMoments, components: Components) -> Blup:
     """
     ratio = jnp.asarray(components.ratio)
     fit = gls(normal_equations(stratify(moments)), ratio)
-    covariance = fit.solve(jnp.eye(len(fit.gamma), dtype=fit.gamma.dtype))
-    return predict(moments, ratio, components.between, components.within, fit.gamma, covariance)
+    return predict(moments, ratio, components.between, components.within, fit.gamma, fit.inverse)
 
 
 def predict(moments: GroupMoments, ratio: Array, between: Array, within: Array, gamma: Array, gamma_cov: Array) -> Blup:

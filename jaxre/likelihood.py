@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxre.components import Components
-from jaxre.effects import Gls, NormalEquations, gls, matmul, normal_equations
+from jaxre.effects import Gls, NormalEquations, contract, gls, matmul, normal_equations
 from jaxre.moments import GroupMoments, Strata, stratify
 from jaxre.records import record
 from jaxre.rows import Array
@@ -65,15 +65,16 @@ def profile_of(equations: NormalEquations, fit: Gls, ratio: Array, restricted: b
     change = second[2 : 2 + p]
     log_det, log_det_1, log_det_2 = logs[1], first[1], -second[1]
     if restricted:
-        a, b = fit.solve(second[2 + p :].reshape(p, p)), fit.solve(third[2 + p :].reshape(p, p))
+        a = matmul(fit.inverse, second[2 + p :].reshape(p, p))
+        b = fit.inverse * third[2 + p :].reshape(p, p)
         log_det = log_det + fit.log_det
         log_det_1 = log_det_1 - jnp.trace(a)
-        log_det_2 = log_det_2 + 2 * jnp.trace(b) - (a * a.T).sum()
+        log_det_2 = log_det_2 + 2 * b.sum() - (a * a.T).sum()
     return Profile(
         ratio=ratio,
         quadratic=fit.within + first[0],
         quadratic_1=-second[0],
-        quadratic_2=2 * (third[0] - (change * fit.solve(change)).sum()),
+        quadratic_2=2 * (third[0] - contract(contract(fit.inverse, list(change)), list(change))),
         log_det=log_det,
         log_det_1=log_det_1,
         log_det_2=log_det_2,
@@ -198,8 +199,8 @@ def _log_likelihood(
     if restricted:  # log det X' H^-1 X in the user's coordinates, and its within
         minus_2 = minus_2 - 2 * frame.log_volume
     if beta is not None:
-        gap = fit.factor.T @ (jnp.linalg.solve(frame.transform, jnp.asarray(beta) - frame.origin) - fit.gamma)
-        minus_2 = minus_2 + gap @ gap / scaled
+        gap = jnp.linalg.solve(frame.transform, jnp.asarray(beta) - frame.origin) - fit.gamma
+        minus_2 = minus_2 + gap @ fit.normal @ gap / scaled
     return -minus_2 / 2
 
 

@@ -14,6 +14,7 @@ from jaxre.observations import encode
 from jaxre.records import record
 from jaxre.rows import Array, Rows, TracedRows
 from jaxre.status import Status
+from jaxre.sweep import inverse_and_log_det
 
 
 @record
@@ -303,8 +304,10 @@ def within_slopes(cross_xx: Array, cross_xy: Array, xp: Any) -> Array:
     """Least-squares slopes of the rows about their group means; 0 for a direction that does not vary within groups."""
     if cross_xy.shape[0] == 0:
         return cross_xy
-    still = xp.diag(xp.where(xp.diag(cross_xx) > 0, 0.0, 1.0).astype(cross_xy.dtype))
-    return xp.linalg.solve(cross_xx + still, xp.where(xp.diag(cross_xx) > 0, cross_xy, 0))
+    varies = xp.diag(cross_xx) > 0
+    full = cross_xx + xp.diag(xp.where(varies, 0.0, 1.0).astype(cross_xy.dtype))
+    right = xp.where(varies, cross_xy, 0)
+    return xp.linalg.solve(full, right) if xp is np else inverse_and_log_det(full)[0] @ right
 
 
 def _frame(xp: Any, scale: Array, centre: Array, rotation: Array, slopes: Array) -> Frame:

@@ -129,7 +129,7 @@ def _at(
         within=at.quadratic / degrees(equations.strata, restricted) if within is None else within,
         untruncated=ratio if untruncated is None else untruncated,
         gamma=fit.gamma,
-        gamma_cov=fit.solve(jnp.eye(len(fit.gamma), dtype=fit.gamma.dtype)),
+        gamma_cov=fit.inverse,
         log_det=at.log_det,
         quadratic=at.quadratic,
         code=code.astype(jnp.int32),

@@ -1,11 +1,14 @@
 """Every example in the documentation is executed, every link is followed."""
 
-import contextlib
 import doctest
 import importlib
 import io
+import json
+import os
 import pkgutil
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -41,19 +44,31 @@ def test_docstring_examples_are_found():
     assert len(EXAMPLES) >= len([name for name in jaxre.__all__ if callable(getattr(jaxre, name)) and name.islower()])
 
 
-def test_readme_examples(tmp_path, monkeypatch):
-    """Each ```python block, one after the other as a reader would; a ```text block right below is what it prints."""
+READER = """
+import contextlib, io, json, sys
+names, printed = {}, []
+for code in json.load(sys.stdin):
+    printed.append(io.StringIO())
+    with contextlib.redirect_stdout(printed[-1]):
+        exec(code, names)
+print(json.dumps([output.getvalue() for output in printed]))
+"""
+
+
+def test_readme_examples(tmp_path):
+    """Each ```python block, one after the other as a reader would, in a fresh process and an empty folder; a ```text
+    block right below is what it prints."""
     blocks = list(BLOCK.finditer(README.read_text()))
     assert blocks
     assert any(block["output"] for block in blocks)
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {"__name__": "readme"}
-    for block in blocks:
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
-            exec(compile(block["code"], str(README), "exec"), names)
+    codes = json.dumps([block["code"] for block in blocks])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    run = [sys.executable, "-W", "error", "-c", READER]
+    done = subprocess.run(run, input=codes, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
+    for block, printed in zip(blocks, json.loads(done.stdout), strict=True):
         if block["output"] is not None:
-            assert printed.getvalue().rstrip() == block["output"].rstrip(), block["code"]
+            assert printed.rstrip() == block["output"].rstrip(), block["code"]
 
 
 def anchor(heading):

@@ -88,7 +88,7 @@ def test_gls_is_the_dense_one(sizes, p, ratio):
     x = dense.design(len(y), covariates)
     beta, cov = dense.gls(y, x, dense.covariance(1.0, ratio, groups))
     transform, scale = moments.frame.transform, moments.frame.scale
-    inverse = np.linalg.inv(fit.factor @ fit.factor.T) * scale**2  # within is 1 in the user's units
+    inverse = np.asarray(fit.inverse) * scale**2  # within is 1 in the user's units
     rounding = 1e-12  # the dense solve: eps times the condition of V, at most 4e4
     np.testing.assert_allclose(moments.frame.origin + transform @ fit.gamma, beta, rtol=rounding, atol=rounding)
     np.testing.assert_allclose(transform @ inverse @ transform.T, cov, rtol=rounding, atol=rounding * np.abs(cov).max())

@@ -137,8 +137,8 @@ def test_balanced_boundary():
 @methods
 @pytest.mark.parametrize("sizes", [UNEQUAL, BALANCED, SIZES["one giant"]])
 def test_predictions_sum_to_zero(sizes, method):
-    """With an intercept, sum a_j = 0: its normal equation is sum w_j (ybar_j - x_j beta) = 0, and a_j is the ratio times
-    each term."""
+    """With an intercept, sum a_j = 0: its normal equation is sum w_j (ybar_j - x_j beta) = 0, and a_j is the ratio
+    times each term."""
     y, groups, x = simulate(8, sizes, ratio=1.0, p=2)
     fit = jaxre.fit(y, groups, x, method=method)
     assert fit.between > 0
@@ -174,6 +174,39 @@ def test_the_designs_include_several_optima(seed, method):
     assert fit.optima == 2
     assert fit.status.name.endswith("SEVERAL")
     assert 0 < fit.gap < np.inf
+
+
+# Few degrees of freedom within beside those between: the profile is nearly flat in log lambda over decades.
+FLAT = {"three pairs": [2] * 3, "ten pairs": [2] * 10, "two pairs": [2, 2], "a pair among singles": [1] * 10 + [2]}
+
+
+@likelihoods
+@pytest.mark.parametrize("ratio", [1.0, 1e2, 1e4, 1e8])
+@pytest.mark.parametrize("sizes", FLAT.values(), ids=FLAT)
+def test_flat_profiles_are_certified(sizes, ratio, method):
+    """Duplicate measurements that agree to many digits, against a grid up to 1e14 / mean size."""
+    for seed in range(5):
+        y, groups, _ = simulate(seed, sizes, ratio=ratio)
+        fit = jaxre.fit(y, groups, method=method)
+        spectrum = dense.Spectrum.of(y, dense.design(len(y)), groups)
+        value, slope = spectrum.profile(dense.profile_grid(groups, top=1e14), method == "reml")
+        assert fit.certified
+        assert fit.optima == len(dense.local_minima(slope)) + (slope[0] >= 0)
+        assert spectrum.profile(fit.ratio, method == "reml")[0][0] <= value.min() + 1e-11  # as above
+
+
+@pytest.mark.parametrize("digits", [3, 7, 11, 15])
+def test_pairs_that_nearly_agree(digits):
+    """One pair of three differs by d = 2^-(3 digits): within = d^2 / 6 by hand, and REML is the analysis of variance. 1e-14:
+    the differences are exact."""
+    d = 2.0 ** (-3 * digits)
+    y, groups = [1.0, 1.0 + d, 2.0, 2.0, 3.0, 3.0], [0, 0, 1, 1, 2, 2]
+    for method in METHODS:
+        fit = jaxre.fit(y, groups, method=method)
+        assert fit.certified
+        assert fit.within == pytest.approx(d**2 / 6, rel=1e-14)
+    means = np.array([1 + d / 2, 2, 3])
+    assert jaxre.fit(y, groups).between == pytest.approx(means.var(ddof=1) - d**2 / 12, rel=1e-14)
 
 
 @methods

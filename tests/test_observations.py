@@ -157,6 +157,15 @@ def days(numbers):
     return np.datetime64("2024-01-01") + np.array(numbers)
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_an_outcome_that_the_covariates_explain_up_to_rounding(seed):
+    """What is left within groups is the rounding of y itself: no variance can be read from that."""
+    rng = np.random.default_rng(seed)
+    groups = np.repeat(range(4), 5)
+    covariates = rng.normal(size=(20, 2)) + [10, 0]
+    refused(ValueError, ["unbounded"], covariates @ [0.3, 0.7] + rng.normal(size=4)[groups], groups, covariates)
+
+
 # One label a row for Y, in eight spellings of the groups c, a, b of G: sizes 3, 3, 2 in order of first appearance.
 NAMES = np.array(["c", "a", "b"])
 CATEGORIES = pd.Categorical(NAMES[G], categories=["zero", "a", "b", "c", "unused"])

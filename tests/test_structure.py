@@ -13,7 +13,7 @@ import pytest
 import jaxre
 
 PACKAGE = Path(jaxre.__file__).parent
-# Each module imports from earlier ones only; the front door is fitting, what stands beside it comes after.
+# Each module imports from earlier ones only.
 ORDER = (
     "status",
     "records",
@@ -29,8 +29,8 @@ ORDER = (
     "estimate",
     "report",
     "fitting",
-    "__init__",
     "datasets",
+    "__init__",
     "design",
     "tables",
     "command_line",
