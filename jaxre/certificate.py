@@ -5,10 +5,15 @@ and is concave, and each of -Q''/Q', L' and -L''/L' falls. So on an interval [a,
 
     N Q'(a)/Q(b) + L'(b)  <=  f'  <=  N Q'(b)/Q(a) + L'(a)
 
-and an interval on which f' keeps its sign holds no optimum. f' has the sign of F = Q + N Q'/L', which rises on [a, b]
-if -Q''/Q'(b) > L'(a)/N - L''/L'(a) (then at most one minimum, and one if F changes sign) and falls if
--Q''/Q'(a) < L'(b)/N - L''/L'(b) (then no minimum inside). Beyond the last point a, lambda f' >= a L'(a)
-- N (Q(a) - Q(infinity)) / Q(infinity). What none of these decides is split, in log(1 + mean size * lambda).
+and an interval on which f' keeps its sign holds no optimum. f' has the sign of F = Q + N Q'/L', whose derivative is
+N |Q'|/L' (e - l) with e = -Q''/Q' and l = L'/N - L''/L'. So F rises on [a, b] if e(b) > l(a) (then at most one minimum
+of f, and one if F changes sign) and falls if e(a) < l(b) (then no minimum inside). In between F' lies between -D and U,
+
+    D = N |Q'(a)|/L'(b) max(l(a) - e(b), 0),    U = N |Q'(a)|/L'(b) max(e(a) - l(b), 0)
+
+and F stays above the higher of F(a) - D (lambda - a) and F(b) - U (b - lambda), which settles intervals on which F comes
+close to 0 without reaching it. Beyond the last point a, lambda f' >= a L'(a) - N (Q(a) - Q(infinity)) / Q(infinity).
+What none of these decides is split, in log(1 + mean size * lambda).
 """
 
 from __future__ import annotations
@@ -149,8 +154,18 @@ def _classify(a: Profile, b: Profile, n: Array, floor: Array, rises_at_zero: Arr
     need_a, need_b = a.log_det_1 / n - a.log_det_2 / a.log_det_1, b.log_det_1 / n - b.log_det_2 / b.log_det_1
     rises = ~endless & (bend_b > need_a * (1 + slack))
     falls = ~endless & (bend_a < need_b * (1 - slack))
-    falling_at_a = jnp.where(a.ratio == 0, ~rises_at_zero, score_root(a, n) < 0)
-    one = rises & falling_at_a & (score_root(b, n) >= 0)
+    f_a, f_b = score_root(a, n), score_root(b, n)
+    width = jnp.where(endless, 0.0, b.ratio - a.ratio)
+    steepest = -n * a.quadratic_1 / b.log_det_1 * width
+    down, up = steepest * jnp.maximum(need_a - bend_b, 0), steepest * jnp.maximum(bend_a - need_b, 0)
+    total = jnp.where(down + up > 0, down + up, 1.0)
+    lowest = f_a - down * jnp.clip((f_a - f_b + up) / total, 0.0, 1.0)
+    highest = f_a + up * jnp.clip((f_b - f_a + down) / total, 0.0, 1.0)
+    rounding = slack * (a.quadratic - n * a.quadratic_1 / a.log_det_1)
+    one_sign = ~endless & (f_a * f_b > 0) & ((lowest > rounding) | (highest < -rounding))
+    signed = signed | one_sign
+    falling_at_a = jnp.where(a.ratio == 0, ~rises_at_zero, f_a < 0)
+    one = rises & falling_at_a & (f_b >= 0)
     return ~signed & one, ~(signed | rises | falls)
 
 

@@ -13,6 +13,12 @@ def indicators(groups):
     return (np.asarray(groups)[:, None] == np.arange(np.max(groups) + 1)).astype(float)
 
 
+def centre(table, groups):
+    """The rows less the means of their groups."""
+    z = indicators(groups)
+    return table - z @ ((z.T @ table).T / z.sum(axis=0)).T
+
+
 def design(n, covariates=None):
     """X (n, p): a column of ones, then the covariates."""
     return np.ones((n, 1)) if covariates is None else np.column_stack([np.ones(n), covariates])
@@ -92,13 +98,14 @@ class Spectrum:
 
     @classmethod
     def of(cls, y, x, groups):
-        z = indicators(groups)
-        off_x = lambda table: table - x @ np.linalg.lstsq(x, table)[0]
+        z, basis = indicators(groups), np.linalg.qr(x)[0]
+        off_x = lambda table: table - basis @ (basis.T @ table)
         nu, vectors = np.linalg.eigh(z.T @ off_x(z))
         keep = nu > 1e-9 * nu.max()
         nu, vectors = nu[keep], vectors[:, keep]
-        both = np.column_stack([x, z])
-        residual = y - both @ np.linalg.lstsq(both, y)[0]
+        inside = centre(x[:, 1:], groups)
+        residual = centre(y, groups)
+        residual = residual - inside @ np.linalg.lstsq(inside, residual)[0]
         t = (vectors.T @ (z.T @ off_x(y))) ** 2 / nu
         return cls(residual @ residual, t, nu, z.sum(axis=0), *x.shape, np.linalg.slogdet(x.T @ x)[1])
 

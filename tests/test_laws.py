@@ -197,9 +197,9 @@ def test_flat_profiles_are_certified(sizes, ratio, method):
 
 @pytest.mark.parametrize("digits", [3, 7, 11, 15])
 def test_pairs_that_nearly_agree(digits):
-    """One pair of three differs by d = 2^-(3 digits): within = d^2 / 6 by hand, and REML is the analysis of variance. 1e-14:
-    the differences are exact."""
-    d = 2.0 ** (-3 * digits)
+    """One pair of three differs by d = 8^-digits: within = d^2 / 6 by hand, and REML is the analysis of variance. The
+    differences are exact, hence 1e-14."""
+    d = 8.0**-digits
     y, groups = [1.0, 1.0 + d, 2.0, 2.0, 3.0, 3.0], [0, 0, 1, 1, 2, 2]
     for method in METHODS:
         fit = jaxre.fit(y, groups, method=method)

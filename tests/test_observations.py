@@ -218,6 +218,7 @@ def test_kinds_of_labels(groups, expected):
     assert list(fit.groups) == expected
     assert fit.sizes.tolist() == [3, 3, 2]
     assert fit.blup.tolist() == plain.blup.tolist()
+    assert fit.blup_se.tolist() == plain.blup_se.tolist()
     assert (fit.between, fit.within, fit.dropped) == (plain.between, plain.within, 0)
 
 

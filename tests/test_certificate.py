@@ -1,0 +1,195 @@
+"""The certificate against grids: every local optimum is found, none is invented, and the bounds of the proof hold."""
+
+import dense
+import designs
+import jax
+import numpy as np
+import pytest
+
+import jaxre
+from jaxre import Status
+from jaxre.certificate import find_basins
+from jaxre.effects import normal_equations
+from jaxre.likelihood import profile
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+DATASETS = 25
+ESTIMATE = {
+    method: jax.jit(jax.vmap(estimator)) for method, estimator in {"ml": jaxre.ml, "reml": jaxre.reml}.items()
+}
+BASINS = jax.jit(
+    jax.vmap(lambda strata, restricted: find_basins(normal_equations(strata), restricted), (0, None)),
+    static_argnums=1,
+)
+PROFILES = jax.jit(
+    jax.vmap(lambda strata, ratio, restricted: profile(normal_equations(strata), ratio, restricted), (None, 0, None)),
+    static_argnums=2,
+)
+
+
+def draw(design, p, first=0):
+    """Datasets whose true ratio runs over 0, 0.1, 1 and 10."""
+    return [designs.simulate(first + i, designs.SIZES[design], (0, 0.1, 1, 10)[i % 4], p) for i in range(DATASETS)]
+
+
+def assert_optima_are_those_of_the_grid(spectrum, grid, restricted, estimate):
+    """Each reported optimum is a minimum of f, and each minimum that the grid shows is reported."""
+    f, slope = spectrum.profile(grid, restricted)
+    reported = np.sort(estimate.optima_ratio[~np.isnan(estimate.optima_ratio)])
+    assert len(reported) == estimate.optima
+    assert slope[-1] > 0  # the grid reaches beyond the last optimum
+    assert (slope[0] >= 0) == (0 in reported)
+    interior = reported[reported > 0]
+    aside = 1e-7  # far above the error of an optimum, far below the distance of two
+    assert (spectrum.profile(interior * (1 - aside), restricted)[1] < 0).all()
+    assert (spectrum.profile(interior * (1 + aside), restricted)[1] > 0).all()
+    cells = np.searchsorted(grid, interior) - 1
+    assert set(dense.local_minima(slope)) <= set(cells)
+    # -2 log-likelihood: no point of the grid is better; 1e-9 is rounding of log(Q) times n = 20,000
+    assert spectrum.profile(float(estimate.ratio), restricted)[0][0] <= f.min() + 1e-9
+
+
+def assert_proven(design, p, method, first=0):
+    datasets = draw(design, p, first)
+    estimates = jax.tree.map(np.asarray, ESTIMATE[method](designs.stack([designs.strata(*data) for data in datasets])))
+    restricted = method == "reml"
+    for i, (y, groups, covariates) in enumerate(datasets):
+        estimate = jax.tree.map(lambda leaf, i=i: leaf[i], estimates)
+        spectrum = dense.Spectrum.of(y, dense.design(len(y), covariates), groups)
+        assert estimate.certified
+        assert_optima_are_those_of_the_grid(spectrum, dense.profile_grid(groups), restricted, estimate)
+        boundary, several = estimate.ratio == 0, estimate.optima > 1
+        assert estimate.status == (Status.BOUNDARY if boundary else Status.INTERIOR) + (2 if several else 0)
+        at_best = spectrum.log_likelihood(float(estimate.ratio), restricted)
+        assert estimate.log_likelihood == pytest.approx(at_best, rel=1e-10)  # eigenvalues of 31 groups, 20,000 rows
+        if several:  # the gap is that of the grid's own f
+            values = np.sort(spectrum.profile(estimate.optima_ratio, restricted)[0])
+            assert estimate.gap == pytest.approx(values[1] - values[0], abs=1e-8)  # as above, times n
+        else:
+            assert np.isinf(estimate.gap)
+
+
+@pytest.mark.parametrize("p", [1, 3])
+@pytest.mark.parametrize("method", ["ml", "reml"])
+@pytest.mark.parametrize("design", designs.SIZES)
+def test_every_optimum_is_found_and_proven(design, p, method):
+    assert_proven(design, p, method)
+
+
+@pytest.mark.parametrize(
+    ("design", "p", "method", "seed", "ratio"),
+    [
+        ("balanced", 3, "ml", 55, 10),
+        ("pairs of sizes", 3, "ml", 55, 10),
+        ("one giant", 1, "reml", 1853, 0.1),
+        ("pairs of sizes", 1, "ml", 1248, 0),
+    ],
+)
+def test_likelihoods_that_are_nearly_flat_are_settled(design, p, method, seed, ratio):
+    """About one dataset in 2,000 has a stretch with f' near 0, where the bounds need hundreds of intervals."""
+    datasets = [designs.simulate(seed, designs.SIZES[design], ratio, p)] * DATASETS
+    estimates = ESTIMATE[method](designs.stack([designs.strata(*data) for data in datasets]))
+    estimate = jax.tree.map(lambda leaf: np.asarray(leaf)[0], estimates)
+    y, groups, covariates = datasets[0]
+    spectrum = dense.Spectrum.of(y, dense.design(len(y), covariates), groups)
+    assert estimate.certified
+    assert_optima_are_those_of_the_grid(spectrum, dense.profile_grid(groups), method == "reml", estimate)
+
+
+@pytest.mark.parametrize("method", ["ml", "reml"])
+def test_several_optima_occur_and_are_counted(method):
+    """The designs above are not all easy: in the one with a giant, ML often has two optima."""
+    estimates = ESTIMATE[method](designs.stack([designs.strata(*data) for data in draw("one giant", 1)]))
+    several = (np.asarray(estimates.optima) > 1).sum()
+    assert (several >= 3) == (method == "ml")
+
+
+@pytest.mark.parametrize("restricted", [False, True])
+@pytest.mark.parametrize("p", [1, 3])
+@pytest.mark.parametrize("design", ["one giant", "unequal", "a continent and islands"])
+def test_bounds_of_the_proof_hold(design, p, restricted):
+    y, groups, covariates = designs.simulate(11, designs.SIZES[design], p=p)
+    strata = designs.strata(y, groups, covariates)
+    n = len(y) - (p if restricted else 0)
+    rng = np.random.default_rng(p)
+    ratios = np.sort(np.append(0, np.expm1(rng.uniform(0, np.log1p(1e6), 299)) / (len(y) / groups.max())))
+    at = jax.tree.map(np.asarray, PROFILES(strata, ratios, restricted))
+    slope = n * at.quadratic_1 / at.quadratic + at.log_det_1
+    room = 32 * np.finfo(float).eps * (n * -at.quadratic_1 / at.quadratic + at.log_det_1)  # rounding of the two terms
+
+    a, c, b = np.sort(rng.integers(0, 300, size=(3, 5000)), axis=0)
+    lower = n * at.quadratic_1[a] / at.quadratic[b] + at.log_det_1[b]
+    upper = n * at.quadratic_1[b] / at.quadratic[a] + at.log_det_1[a]
+    assert (slope[c] >= lower - room[c]).all()
+    assert (slope[c] <= upper + room[c]).all()
+
+    falls = lambda f, digits: (np.diff(f) <= digits * np.abs(f[:-1])).all()
+    clean = 1e-12  # sums over strata; the second derivatives lose a few digits more to the projection on X
+    assert falls(at.quadratic, clean)
+    assert falls(-at.quadratic_1, clean)
+    assert falls(at.log_det_1, clean)
+    assert falls(at.quadratic_2, 1e-9)
+    assert falls(-at.log_det_2, 1e-9)
+    assert falls(-at.quadratic_2 / at.quadratic_1, 1e-9)
+    assert falls(-at.log_det_2 / at.log_det_1, 1e-9)
+
+    floor = at.quadratic[0] - at.excess[0]
+    tail = ratios[a] * at.log_det_1[a] - n * at.excess[a] / floor
+    assert (ratios[b] * slope[b] >= tail - 1e-9 * (1 + np.abs(tail))).all()  # cancellation where both terms are large
+
+
+@pytest.mark.parametrize("restricted", [False, True])
+def test_basins_hold_one_minimum_each_and_zero_is_judged_by_its_slope(restricted):
+    datasets = draw("one giant", p=3)
+    basins = BASINS(designs.stack([designs.strata(*data) for data in datasets]), restricted)
+    assert np.asarray(basins.complete).all()
+    for i, (y, groups, covariates) in enumerate(datasets):
+        spectrum = dense.Spectrum.of(y, dense.design(len(y), covariates), groups)
+        slope = lambda ratio, spectrum=spectrum: spectrum.profile(ratio, restricted)[1]
+        assert basins.zero_is_optimum[i] == (slope(0.0)[0] >= 0)
+        minima = 0
+        for j in range(basins.count[i]):
+            inside = np.linspace(basins.low[i, j], basins.high[i, j], 2000)
+            minima += len(dense.local_minima(slope(inside)))
+            assert basins.low[i, j] <= basins.start[i, j] <= basins.high[i, j]
+        assert minima == basins.count[i] == len(dense.local_minima(slope(dense.profile_grid(groups))))
+
+
+@pytest.mark.parametrize("method", ["ml", "reml"])
+@pytest.mark.parametrize("design", ["balanced", "unequal"])
+def test_an_intraclass_correlation_next_to_one_is_found(design, method):
+    """within = 1e-12 between: the optimum lies at a ratio of 1e12, and no fixed end of a search would reach it."""
+    datasets = []
+    for seed in range(DATASETS):
+        y, groups, _ = designs.simulate(seed, designs.SIZES[design], ratio=0)
+        effects = np.random.default_rng(seed).normal(size=6)
+        datasets.append((effects[groups] + 1e-6 * y, groups))
+    estimates = ESTIMATE[method](designs.stack([designs.strata(*data) for data in datasets]))
+    assert np.asarray(estimates.certified).all()
+    assert (np.asarray(estimates.status) == Status.INTERIOR).all()
+    for (y, groups), ratio in zip(datasets[:4], np.asarray(estimates.ratio), strict=False):
+        exact = dense.precise_ratio(y, groups, ratio, method == "reml")
+        assert 1e11 < ratio < 1e13
+        assert ratio == pytest.approx(float(exact), rel=1e-13)  # data are exact; 35 terms and one division
+
+
+@pytest.mark.parametrize("method", ["ml", "reml"])
+@pytest.mark.parametrize("p", [1, 3])
+def test_the_boundary_is_exactly_zero(method, p):
+    """Residuals with no variation between groups at all: the optimum is 0, not 1e-9."""
+    datasets = []
+    for seed in range(DATASETS):
+        y, groups, covariates = designs.simulate(seed, designs.SIZES["unequal"], ratio=0, p=p)
+        inside = None if covariates is None else dense.centre(covariates, groups)
+        datasets.append((dense.centre(y, groups), groups, inside))
+    estimates = ESTIMATE[method](designs.stack([designs.strata(*data) for data in datasets]))
+    assert (np.asarray(estimates.between) == 0).all()
+    assert (np.asarray(estimates.icc) == 0).all()
+    assert (np.asarray(estimates.status) == Status.BOUNDARY).all()
+    assert np.asarray(estimates.certified).all()
+    n = 35 - (p if method == "reml" else 0)
+    for (y, _, x), within in zip(datasets, np.asarray(estimates.within), strict=True):
+        full = dense.design(35, x)
+        residual = y - full @ np.linalg.lstsq(full, y)[0]
+        assert within == pytest.approx(residual @ residual / n, rel=1e-13)  # least squares in both
