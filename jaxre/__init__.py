@@ -5,6 +5,7 @@
 `fit` goes the whole way from arrays to a certified fit; the steps are pure functions that work inside jit and vmap.
 """
 
+from jaxre import datasets
 from jaxre.components import Components, covariance, expectation, group_mean_variance
 from jaxre.effects import Blue, Blup, blue, blup, group_means
 from jaxre.estimate import Estimate, anova, ml, reml
@@ -38,6 +39,7 @@ __all__ = [
     "blue",
     "blup",
     "covariance",
+    "datasets",
     "expectation",
     "fit",
     "group_mean_variance",

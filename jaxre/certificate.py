@@ -1,9 +1,10 @@
 """Branch and bound on the ratio: every basin of the profile likelihood, and the proof that there are no others.
 
-With f(lambda) = N log Q + L, the profile of -2 log L up to a constant: Q falls and is convex, -Q' and Q'' fall, L rises
-and is concave, and each of -Q''/Q', L' and -L''/L' falls. So on an interval [a, b]
+With f(lambda) = N log Q + L, the profile of -2 log L up to a constant: Q is a sum of terms c / (1 + lambda nu) with
+c, nu >= 0, each log-convex, so -Q' and -Q'/Q fall; L rises and is concave; and each of -Q''/Q', L' and -L''/L' falls. So
+on an interval [a, b]
 
-    N Q'(a)/Q(b) + L'(b)  <=  f'  <=  N Q'(b)/Q(a) + L'(a)
+    N Q'(a)/Q(a) + L'(b)  <=  f'  <=  N Q'(b)/Q(b) + L'(a)
 
 and an interval on which f' keeps its sign holds no optimum. f' has the sign of F = Q + N Q'/L', whose derivative is
 N |Q'|/L' (e - l) with e = -Q''/Q' and l = L'/N - L''/L'. So F rises on [a, b] if e(b) > l(a) (then at most one minimum
@@ -11,7 +12,7 @@ of f, and one if F changes sign) and falls if e(a) < l(b) (then no minimum insid
 
     D = N |Q'(a)|/L'(b) max(l(a) - e(b), 0),    U = N |Q'(a)|/L'(b) max(e(a) - l(b), 0)
 
-and F stays above the higher of F(a) - D (lambda - a) and F(b) - U (b - lambda), which settles intervals on which F comes
+and F stays above the higher of F(a) - D (lambda - a) and F(b) - U (b - lambda), which settles intervals where F comes
 close to 0 without reaching it. Beyond the last point a, lambda f' >= a L'(a) - N (Q(a) - Q(infinity)) / Q(infinity).
 What none of these decides is split, in log(1 + mean size * lambda).
 """
@@ -26,11 +27,12 @@ from jaxre.likelihood import Profile, degrees, profile, score, score_noise, scor
 from jaxre.records import record
 from jaxre.rows import Array
 
-WIDTH = 16  # intervals that are kept at once: the first grid, and later the basins found and what is still undecided
+WIDTH = 16  # points that are looked at in one round, the first grid to begin with; and basins that are kept
+ROWS = 96  # intervals that are kept at once
 GROWTH = 4.0  # of 1 + mean size * lambda, from one first point to the next
-DEPTH = 60  # times that an interval is split before it counts as unresolved
+ROUNDS = 500
 
-EMPTY, UNDECIDED, BASIN = 0, 1, 2
+EMPTY, BASIN, UNDECIDED = 0, 1, 2
 FIELDS = len(Profile._fields)
 
 
@@ -61,26 +63,25 @@ def find_basins(equations: NormalEquations, restricted: bool) -> Basins:
 
     The loop carries a table with a row for each interval (the profile at its left and at its right end, what it is, and
     the next point to look at) and the head (the profile at 0, the smallest value on an unresolved interval, whether an
-    interval was lost for want of room, the depth): two arrays, because each one costs a kernel to compile.
+    interval was lost for want of room, the rounds): two arrays, because each one costs a kernel to compile.
     """
     n, size = degrees(equations.strata, restricted), typical_size(equations)
     eps = jnp.finfo(size.dtype).eps
     evaluate = jax.vmap(lambda ratio: jnp.stack(profile(equations, ratio, restricted)))
-    places = jnp.arange(2 * WIDTH)
 
     def split(state: tuple[Array, Array]) -> tuple[Array, Array]:
         table, head = state
-        low, high, kind, points = table[:, :FIELDS], table[:, FIELDS:-2], table[:, -2], table[:, -1]
-        new = evaluate(points)
+        low, high, kind = table[:, :FIELDS], table[:, FIELDS : 2 * FIELDS], table[:WIDTH, 2 * FIELDS]
+        new = evaluate(table[:WIDTH, -1])
         begin = head[-1] == 0
         at_zero = jnp.where(begin, new[0], head[:FIELDS])
         zero = Profile(*at_zero)
-        # the first time the new points are the intervals' ends, afterwards their middles
+        # the first time the new points are the intervals' ends, afterwards the middles of the first rows
         after = jnp.concatenate([new[1:], new[-1:].at[0, 0].set(jnp.inf)])
-        endless = jnp.where(jnp.isinf(high[:, :1]) & (places[:FIELDS] > 0), new, high)
-        lows = jnp.concatenate([jnp.where(begin, new, low), new])
-        left = jnp.where((kind == BASIN)[:, None], high, new)
-        highs = jnp.concatenate([jnp.where(begin, after, left), endless])
+        endless = jnp.where(jnp.isinf(high[:WIDTH, :1]) & (jnp.arange(FIELDS) > 0), new, high[:WIDTH])
+        basin = (kind == BASIN)[:, None]
+        lows = jnp.concatenate([jnp.where(begin, new, low[:WIDTH]), new])
+        highs = jnp.concatenate([jnp.where(begin, after, jnp.where(basin, high[:WIDTH], new)), endless])
         kinds = jnp.concatenate([kind, jnp.where((kind == UNDECIDED) & ~begin, UNDECIDED, EMPTY)])
 
         a, b = Profile(*lows.T), Profile(*highs.T)
@@ -90,40 +91,36 @@ def find_basins(equations: NormalEquations, restricted: bool) -> Basins:
         value = n * jnp.log(a.quadratic / zero.quadratic) + (a.log_det - zero.log_det)
         unresolved = jnp.minimum(head[FIELDS], jnp.where(tiny, value, jnp.inf).min())
         kinds = jnp.where(tiny, EMPTY, kinds)
+        middle = middle_ratio(lows[:, 0], highs[:, 0], size)
+        halves = jnp.concatenate([lows, highs, kinds[:, None], middle[:, None]], axis=1)
 
-        # the entries that are not empty, in their order, to the front
-        position = ((kinds != EMPTY)[None, :] & (places[None, :] <= places[:, None])).sum(axis=1)
-        found = position[-1]
-        source = jnp.minimum((position[None, :] <= places[:WIDTH, None]).sum(axis=1), 2 * WIDTH - 1)
-        low, high = lows[source], highs[source]
-        kind = jnp.where(places[:WIDTH] < found, kinds[source], EMPTY)
-        middle = middle_ratio(low[:, 0], high[:, 0], size)
-        table = jnp.concatenate([low, high, kind[:, None], middle[:, None]], axis=1)
-        lost = jnp.where(found > WIDTH, 1, head[FIELDS + 1])
-        return table, jnp.concatenate([at_zero, jnp.stack([unresolved, lost, head[-1] + 1])])
+        # depth first: the undecided before the basins, the newest before the others, so that the table stays short
+        rows = jnp.concatenate([halves, table[WIDTH:]])
+        order = jnp.argsort(rows[:, 2 * FIELDS], stable=True, descending=True)
+        lost = jnp.where(rows[order[ROWS], 2 * FIELDS] != EMPTY, 1, head[FIELDS + 1])
+        return rows[order[:ROWS]], jnp.concatenate([at_zero, jnp.stack([unresolved, lost, head[-1] + 1])])
 
     def unfinished(state: tuple[Array, Array]) -> Array:
         table, head = state
-        return (table[:, -2] == UNDECIDED).any() & (head[-1] < DEPTH)
+        return (table[0, 2 * FIELDS] == UNDECIDED) & (head[-1] < ROUNDS)
 
-    grid = (GROWTH ** places[:WIDTH] - 1) / size
-    blank = jnp.zeros((WIDTH, 2 * FIELDS + 2), size.dtype)
-    start = (
-        blank.at[:, -2].set(UNDECIDED).at[:, -1].set(grid),
-        jnp.zeros(FIELDS + 3, size.dtype).at[FIELDS].set(jnp.inf),
-    )
+    blank = jnp.zeros((ROWS, 2 * FIELDS + 2), size.dtype)
+    grid = (GROWTH ** jnp.arange(WIDTH, dtype=size.dtype) - 1) / size
+    blank = blank.at[:WIDTH, 2 * FIELDS].set(UNDECIDED).at[:WIDTH, -1].set(grid)
+    start = blank, jnp.zeros(FIELDS + 3, size.dtype).at[FIELDS].set(jnp.inf)
     table, head = jax.lax.while_loop(unfinished, split, start)
-    a, b, zero = Profile(*table[:, :FIELDS].T), Profile(*table[:, FIELDS:-2].T), Profile(*head[:FIELDS])
-    kind = table[:, -2]
+    a, b = Profile(*table[:WIDTH, :FIELDS].T), Profile(*table[:WIDTH, FIELDS : 2 * FIELDS].T)
+    kind, zero = table[:, 2 * FIELDS], Profile(*head[:FIELDS])
+    count = (kind == BASIN).sum(dtype=jnp.int32)
     return Basins(
         low=a.ratio,
         high=b.ratio,
         start=_chord_root(a, b, n),
-        count=(kind == BASIN).sum(dtype=jnp.int32),
+        count=jnp.minimum(count, WIDTH),
         zero=zero,
         zero_is_optimum=score(zero, n) >= -score_noise(zero, n),
         unresolved=head[FIELDS],
-        complete=(head[FIELDS + 1] == 0) & ~(kind == UNDECIDED).any(),
+        complete=(head[FIELDS + 1] == 0) & ~(kind == UNDECIDED).any() & (count <= WIDTH),
     )
 
 
@@ -145,8 +142,9 @@ def _classify(a: Profile, b: Profile, n: Array, floor: Array, rises_at_zero: Arr
     """Masks of the intervals that hold exactly one minimum, and of those about which nothing is known yet."""
     endless = jnp.isinf(b.ratio)
     slack = 64 * jnp.finfo(n.dtype).eps
-    lower, lower_size = n * a.quadratic_1 / b.quadratic + b.log_det_1, b.log_det_1 - n * a.quadratic_1 / b.quadratic
-    upper, upper_size = n * b.quadratic_1 / a.quadratic + a.log_det_1, a.log_det_1 - n * b.quadratic_1 / a.quadratic
+    fall_a, fall_b = -n * a.quadratic_1 / a.quadratic, -n * b.quadratic_1 / b.quadratic
+    lower, lower_size = b.log_det_1 - fall_a, b.log_det_1 + fall_a
+    upper, upper_size = a.log_det_1 - fall_b, a.log_det_1 + fall_b
     tail = a.ratio * a.log_det_1 * (1 - slack) - n * a.excess / floor * (1 + slack)
     signed = jnp.where(endless, tail > 0, (lower > slack * lower_size) | (upper < -slack * upper_size))
 

@@ -140,7 +140,7 @@ def fit(
         ValueError for input of the wrong shape, infinite values, missing ones under "raise", an unknown method, and for
         a dataset without an estimate: not identified, unbounded, rank-deficient covariates, constant outcome, or a
         result outside the range of doubles. TypeError for values that are not real numbers, or labels that cannot be
-        hashed.
+        hashed, or an optimizer that is no optax transformation.
 
     Source: Searle, Casella and McCulloch (1992), Variance Components.
 
@@ -156,13 +156,16 @@ def fit(
         raise ValueError(
             "the analysis of variance is a closed form: leave optimizer out, or use method='reml' or 'ml'."
         )
+    if optimizer is not None and not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+        raise TypeError(f"optimizer must be an optax transformation such as optax.lbfgs(), got {optimizer!r}.")
     names = getattr(covariates, "columns", None)
     data = observe(values, groups, covariates, missing=missing)
     rows = HostRows(data.values, data.groups.slots, data.covariates, data.sizes, data.extremes)
     with np.errstate(all="ignore"):  # overflow and 0/0 end in a status
         moments = moments_of(rows)
-        strata = stratify(moments)
-        estimate = _run(strata, method, optimizer)
+        if Status(int(moments.status)).failed:
+            raise ValueError(_refusal(Status(int(moments.status)), data.values, moments))
+        estimate = _run(stratify(moments), method, optimizer)
         status = Status(int(estimate.status))
         if status.failed:
             raise ValueError(_refusal(status, data.values, moments))
@@ -206,7 +209,9 @@ def fit(
 def _refusal(status: Status, values: np.ndarray, moments: GroupMoments) -> str:
     """Why there is no fit, with the numbers of this dataset."""
     sizes = moments.sizes[moments.sizes > 0]
-    facts = f"{len(values)} rows in {len(sizes)} groups of {int(sizes.min())} to {int(sizes.max())}"
+    least, most = int(sizes.min()), int(sizes.max())
+    facts = f"{len(values)} rows in {len(sizes)} {'group' if len(sizes) == 1 else 'groups'} of {least}"
+    facts += f" to {most}" if most > least else ""
     if status == Status.CONSTANT_OUTCOME:
         facts += f", every value {values[0]:.6g}"
     elif status == Status.NOT_IDENTIFIED and len(sizes) == 1:

@@ -216,7 +216,7 @@ def moments_of(rows: Rows) -> GroupMoments:
         Status.UNBOUNDED: ~(residual > noise),
         Status.NOT_IDENTIFIED: (groups < 2) | (n - groups - within_rank <= 0) | (groups + within_rank - p <= 0),
         Status.RANK_DEFICIENT: deficient,
-        Status.CONSTANT_OUTCOME: high[-1] == low[-1],
+        Status.CONSTANT_OUTCOME: (high[-1] == low[-1]) & (n > 1),
         Status.INVALID: ~finite,
     }
     codes = xp.stack([xp.asarray(holds) * np.int32(code) for code, holds in reasons.items()])
@@ -285,14 +285,14 @@ def _first_slopes(rotation: Array, cross: Array, deviations: Array, sizes: Array
     inner = within_slopes(cross_xx, cross_xy, xp)
     y_means = deviations[-1] * sizes
     ordinary = (cross_xy + rotation.T @ (deviations[:-1] @ y_means)) / n  # the rotated covariates are orthogonal
-    least = cross[-1, -1] - inner @ cross_xy
+    least = xp.maximum(cross[-1, -1] - inner @ cross_xy, xp.finfo(y_means.dtype).eps * cross[-1, -1])
     gap = ordinary - inner
     if xp is np and gap @ cross_xx @ gap < 10 * least:
         return ordinary
     x, y = xp.concatenate([xp.ones_like(sizes)[None], rotation.T @ deviations[:-1]]), deviations[-1]
     between = sizes @ (y - ordinary @ x[1:]) ** 2 + gap @ cross_xx @ gap
     within = least / xp.maximum(n - groups - len(cross_xy), 1)
-    ratio = xp.maximum(xp.where(within > 0, (between / xp.where(within > 0, within, 1) - groups) / n, 1), 0)
+    ratio = xp.maximum((between / xp.where(within > 0, within, 1) - groups) / n, 0)
     weights = sizes / (1 + ratio * sizes)
     padded = xp.concatenate([xp.zeros((1, len(cross_xy)), y.dtype), cross_xx])
     normal = (x * weights) @ x.T + xp.concatenate([xp.zeros((len(x), 1), y.dtype), padded], axis=1)

@@ -78,7 +78,7 @@ _MESSAGES = {
     Status.CONSTANT_OUTCOME: "constant outcome: all values are equal, so there is no variance to divide",
     Status.OUT_OF_RANGE: (
         "out of range: an estimate is too large or too small for the floating-point type; "
-        "multiply the values by a power of ten and fit again"
+        "multiply the values, or the covariates, by a power of ten and fit again"
     ),
     Status.INVALID: "invalid data: a value, covariate or label is NaN, infinite or out of range",
 }

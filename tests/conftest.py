@@ -1,6 +1,14 @@
 """What every test starts from: JAX as a user finds it, and nothing left behind."""
 
+import os
+import tempfile
 from collections.abc import Iterator
+
+# The workers of one run share what they compile; before JAX is imported, as a user would set it.
+_RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(tempfile.gettempdir(), f"jaxre-tests-{_RUN}"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax
 import numpy as np

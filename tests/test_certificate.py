@@ -15,9 +15,7 @@ from jaxre.likelihood import profile
 pytestmark = pytest.mark.usefixtures("x64")
 
 DATASETS = 25
-ESTIMATE = {
-    method: jax.jit(jax.vmap(estimator)) for method, estimator in {"ml": jaxre.ml, "reml": jaxre.reml}.items()
-}
+ESTIMATE = {method: jax.jit(jax.vmap(estimator)) for method, estimator in {"ml": jaxre.ml, "reml": jaxre.reml}.items()}
 BASINS = jax.jit(
     jax.vmap(lambda strata, restricted: find_basins(normal_equations(strata), restricted), (0, None)),
     static_argnums=1,

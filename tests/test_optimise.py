@@ -53,7 +53,9 @@ def root(strata, restricted):
 def test_newton_converges_quadratically_on_the_likelihood(restricted, p):
     strata = designs.strata(*data(p))
     best = root(strata, restricted)
-    errors = np.linalg.norm(descend(jaxre.newton(), strata, jnp.asarray(best + [0.05, -0.2]), 6, restricted) - best, axis=1)
+    errors = np.linalg.norm(
+        descend(jaxre.newton(), strata, jnp.asarray(best + [0.05, -0.2]), 6, restricted) - best, axis=1
+    )
     assert errors[-1] < 1e-13  # the last digits of a log-variance of order 1
     squared = errors[errors > 1e-7]  # below, the square is rounding
     assert len(squared) >= 3
@@ -154,7 +156,10 @@ def test_an_alternating_step_is_the_dense_formula(restricted, p):
     """within = r' H^-1 r / N, then between <- between sqrt(r' V^-1 ZZ' V^-1 r / tr(A ZZ')), A = V^-1 (ML) or P (REML)."""
     y, groups, covariates = data(p)
     path = ALTERNATING(
-        designs.strata(y, groups, covariates), jaxre.Components(within=0.7, between=1.4), steps=400, restricted=restricted
+        designs.strata(y, groups, covariates),
+        jaxre.Components(within=0.7, between=1.4),
+        steps=400,
+        restricted=restricted,
     )
     x, z = dense.design(len(y), covariates), dense.indicators(groups)
     ratio = 2.0
@@ -176,7 +181,7 @@ def test_an_alternating_step_is_the_dense_formula(restricted, p):
 
 
 def test_alternating_only_approaches_the_boundary():
-    y, groups, _ = designs.simulate(0, designs.SIZES["balanced"], ratio=0.0)
+    y, groups, _ = designs.simulate(1, designs.SIZES["balanced"], ratio=0.0)
     ssw, means = (dense.centre(y, groups) ** 2).sum(), y.reshape(6, 5).mean(axis=1)
     assert 5 * means.var(ddof=1) < ssw / 24  # F < 1: the analysis of variance is negative, the estimate 0
     path = ALTERNATING(designs.strata(y, groups), STARTS[0], steps=400, restricted=True)

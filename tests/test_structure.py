@@ -20,6 +20,7 @@ ORDER = (
     "components",
     "observations",
     "rows",
+    "sweep",
     "moments",
     "effects",
     "likelihood",

@@ -1,0 +1,146 @@
+"""Derivatives through a fit: forward mode = reverse mode = finite differences = closed forms."""
+
+import functools
+
+import designs
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxre
+from jaxre import Status
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+ESTIMATORS = {"anova": jaxre.anova, "ml": jaxre.ml, "reml": jaxre.reml}
+SIZES = [1, 3, 2, 4, 2]
+Y, GROUPS, X = designs.simulate(71, SIZES, ratio=4.0, p=2)
+BALANCED = designs.labels([3] * 4)
+
+
+def outputs(estimate):
+    """Every kind of number of an estimate, as one vector."""
+    scalars = [estimate.between, estimate.within, estimate.icc, estimate.log_likelihood]
+    return jnp.concatenate([jnp.stack(scalars), estimate.beta, estimate.beta_se])
+
+
+def of_values(method, p):
+    """From an outcome to the outputs; two groups are only padding."""
+    covariates = X if p == 2 else None
+    return lambda y: outputs(ESTIMATORS[method](jaxre.group_moments(y, GROUPS, covariates, num_groups=7)))
+
+
+def of_covariates(x):
+    return outputs(jaxre.reml(jaxre.group_moments(Y, GROUPS, x[:, None], num_groups=7)))
+
+
+@functools.cache
+def balanced(method):
+    def both(y):
+        estimate = ESTIMATORS[method](jaxre.group_moments(y, BALANCED, num_groups=4))
+        return outputs(estimate), estimate.status
+
+    return jax.jit(jax.jacrev(lambda y: both(y)[0])), jax.jit(both)
+
+
+def finite_differences(function, at):
+    """Jacobian by central differences at h and 2 h, extrapolated: an error of h^4 and of eps / h, both near 1e-11."""
+    h, columns = 2.0**-12, []
+    for direction in np.eye(len(at)):
+        near, far = (
+            (function(at + k * h * direction) - function(at - k * h * direction)) / (2 * k * h) for k in (1, 2)
+        )
+        columns.append((4 * near - far) / 3)
+    return np.stack(columns, axis=-1)
+
+
+def assert_jacobian(found, expected, rtol):
+    scale = np.abs(expected).max(axis=-1, keepdims=True)  # of each row: entries of a gradient may be small
+    np.testing.assert_allclose(found / scale, expected / scale, atol=rtol)
+
+
+@pytest.mark.parametrize(("method", "p"), [("reml", 2), ("ml", 1), ("anova", 1), ("anova", 2)])
+def test_derivatives_in_the_values_three_ways(method, p):
+    function = of_values(method, p)
+    value = jax.jit(function)
+    assert (value(Y)[:3] > 0).all()  # an interior estimate
+    forward, reverse = jax.jit(jax.jacfwd(function))(Y), jax.jit(jax.jacrev(function))(Y)
+    assert_jacobian(forward, reverse, 1e-12)  # the same products in another order
+    assert_jacobian(reverse, finite_differences(value, Y), 1e-9)  # 1e-11 above, times third derivatives
+
+
+def test_derivatives_in_the_covariates_three_ways():
+    value, x = jax.jit(of_covariates), X[:, 0]
+    reverse = jax.jit(jax.jacrev(of_covariates))(x)
+    assert_jacobian(reverse, finite_differences(value, x), 1e-9)  # as above
+
+
+def test_second_derivatives_are_differences_of_the_first():
+    """One rule serves both orders: the implicit derivative is itself differentiable."""
+    pick = lambda y: of_values("reml", 1)(y)[jnp.array([0, 3])]  # between and the criterion
+    gradient = jax.jit(jax.jacrev(pick))
+    hessian = np.asarray(jax.jit(jax.jacfwd(jax.jacrev(pick)))(Y))
+    expected = finite_differences(gradient, Y)
+    scale = np.abs(expected).max(axis=(1, 2), keepdims=True)
+    np.testing.assert_allclose(hessian / scale, expected / scale, atol=1e-8)  # 1e-11, times fourth derivatives
+    np.testing.assert_allclose(hessian / scale, np.swapaxes(hessian, 1, 2) / scale, atol=1e-12)  # symmetric
+
+
+def sums_of_squares(y):
+    """within and between mean squares of four groups of three, and their gradients."""
+    means = y.reshape(4, 3).mean(axis=1)[BALANCED]
+    return (
+        ((y - means) ** 2).sum() / 8,
+        ((means - y.mean()) ** 2).sum() / 3,
+        2 * (y - means) / 8,
+        2 * (means - y.mean()) / 3,
+    )
+
+
+@pytest.mark.parametrize("method", ["anova", "reml"])
+def test_balanced_interior_gradients_have_closed_forms(method):
+    y = designs.simulate(72, [3] * 4, ratio=9.0)[0]
+    inside, outside, d_inside, d_outside = sums_of_squares(y)
+    gradient, value = balanced(method)
+    found, status = value(y)
+    between = (outside - inside) / 3
+    d_between = (d_outside - d_inside) / 3
+    assert status == Status.INTERIOR
+    total = between + inside
+    expected = [
+        d_between,
+        d_inside,
+        (d_between * inside - between * d_inside) / total**2,
+        None,  # the criterion: below
+        np.full(12, 1 / 12),
+        d_outside / 12 / (2 * np.sqrt(outside / 12)),
+    ]
+    for i, row in enumerate(expected):
+        if row is not None:
+            np.testing.assert_allclose(gradient(y)[i], row, rtol=0, atol=1e-13 * np.abs(row).max())  # 12 terms
+    if method == "reml":  # at an optimum only the data move the criterion: -(y' P y)' / 2 = -P y
+        means = y.reshape(4, 3).mean(axis=1)[BALANCED]
+        pull = (y - means) / inside + (means - y.mean()) / outside
+        np.testing.assert_allclose(gradient(y)[3], -pull, rtol=0, atol=1e-13 * np.abs(pull).max())
+    np.testing.assert_allclose(found[0], between, rtol=1e-13)
+
+
+@pytest.mark.parametrize("method", ["anova", "ml", "reml"])
+def test_on_the_boundary_between_does_not_move_and_the_rest_does(method):
+    y = designs.simulate(73, [3] * 4, ratio=0.0)[0]
+    y = y - 0.9 * (y.reshape(4, 3).mean(axis=1)[BALANCED] - y.mean())  # F well below 1
+    gradient, value = balanced(method)
+    found, status = value(y)
+    jacobian = np.asarray(gradient(y))
+    assert status == (Status.NEGATIVE if method == "anova" else Status.BOUNDARY)
+    assert found[0] == 0
+    assert np.isfinite(jacobian).all()
+    np.testing.assert_array_equal(jacobian[[0, 2]], np.zeros((2, 12)))  # between and the ICC
+    total = y - y.mean()
+    within = sums_of_squares(y)[2] if method == "anova" else 2 * total / {"ml": 12, "reml": 11}[method]
+    np.testing.assert_allclose(jacobian[1], within, rtol=0, atol=1e-13 * np.abs(within).max())  # 12 terms
+    np.testing.assert_allclose(jacobian[4], np.full(12, 1 / 12), rtol=1e-13)  # beta is the grand mean
+    if method != "anova":
+        criterion = -total / float(found[1])
+        np.testing.assert_allclose(jacobian[3], criterion, rtol=0, atol=1e-13 * np.abs(criterion).max())
