@@ -1,8 +1,8 @@
 """Branch and bound on the ratio: every basin of the profile likelihood, and the proof that there are no others.
 
 With f(lambda) = N log Q + L, the profile of -2 log L up to a constant: Q is a sum of terms c / (1 + lambda nu) with
-c, nu >= 0, each log-convex, so -Q' and -Q'/Q fall; L rises and is concave; and each of -Q''/Q', L' and -L''/L' falls. So
-on an interval [a, b]
+c, nu >= 0, each log-convex, so -Q' and -Q'/Q fall; L rises and is concave; and each of -Q''/Q', L' and -L''/L' falls.
+So on an interval [a, b]
 
     N Q'(a)/Q(a) + L'(b)  <=  f'  <=  N Q'(b)/Q(b) + L'(a)
 

@@ -126,13 +126,13 @@ NINE_Y = np.array([1.0, 2.0, 4.0, 3.0, 7.0, 5.0, 9.0, 6.0, 8.0])
 DUMMIES = (NINE[:, None] == [1, 2]).astype(float)
 
 DEGENERATE = {
-    "single group": ((Y, ["a"] * 8), ["not identified", "8 rows in 1 groups", "a single group"]),
+    "single group": ((Y, ["a"] * 8), ["not identified", "8 rows in 1 group", "a single group"]),
     "groups of size one": ((Y, range(8)), ["not identified", "8 rows in 8 groups", "all groups of size one"]),
-    "one row": (([1.0], ["a"]), ["1 rows in 1 groups"]),
+    "one row": (([1.0], ["a"]), ["1 rows in 1 group"]),
     "two rows": (([1.0, 2.0], ["a", "b"]), ["not identified", "all groups of size one"]),
     "a single group left": (
         (put(Y, dict.fromkeys([0, 1, 4, 5, 7], np.nan)), G),
-        ["3 rows in 1 groups", "a single group"],
+        ["3 rows in 1 group", "a single group"],
     ),
     "constant outcome": ((np.full(8, 0.1), G), ["constant outcome", "every value 0.1"]),
     "constant covariate": ((NINE_Y, NINE, np.full((9, 1), 3.0)), ["rank-deficient", "drop it", "9 rows in 3 groups"]),
