@@ -250,7 +250,9 @@ assert close(path.between[-1], ml.between, 1e-6)
 print("step    within   between  log-likelihood   distance from the maximum")
 for step in (0, 1, 2, 3, 5, 10, 20, 40):
     distance = ml.log_likelihood - path.log_likelihood[step]
-    print(f"{step:4d} {path.within[step]:9.3f} {path.between[step]:9.3f} {path.log_likelihood[step]:15.9f} {distance:12.1e}")
+    print(
+        f"{step:4d} {path.within[step]:9.3f} {path.between[step]:9.3f} {path.log_likelihood[step]:15.9f} {distance:12.1e}"
+    )
 
 # %% [markdown]
 # ## 8. Restricted maximum likelihood
@@ -263,11 +265,14 @@ for step in (0, 1, 2, 3, 5, 10, 20, 40):
 # %%
 K = np.linalg.svd(X, full_matrices=True)[0][:, 1:]  # (n, n - p), orthonormal, K'X = 0
 contrasts, covariance = K.T @ y, K.T @ V @ K
-log_density = -(
-    (n - 1) * np.log(2 * np.pi)
-    + np.linalg.slogdet(covariance)[1]
-    + contrasts @ np.linalg.solve(covariance, contrasts)
-) / 2
+log_density = (
+    -(
+        (n - 1) * np.log(2 * np.pi)
+        + np.linalg.slogdet(covariance)[1]
+        + contrasts @ np.linalg.solve(covariance, contrasts)
+    )
+    / 2
+)
 assert close(jaxre.restricted_log_likelihood(components, moments), log_density - np.log(n) / 2)
 
 reml = jaxre.reml(moments)
@@ -364,9 +369,9 @@ for ratio in (0.01, 10.0):
 # intervals left at the end.
 
 # %%
-from jaxre.certificate import find_basins  # noqa: E402
-from jaxre.effects import normal_equations  # noqa: E402
-from jaxre.likelihood import profile  # noqa: E402
+from jaxre.certificate import find_basins
+from jaxre.effects import normal_equations
+from jaxre.likelihood import profile
 
 equations = normal_equations(jaxre.stratify(moments))
 degrees = fit.n - fit.p
@@ -399,7 +404,9 @@ for (low, high), colour in zip(sorted(bands), (orange, blue) if best else (blue,
 for height in heights:
     axis.axhline(height, color=grey, linewidth=0.7, linestyle=(0, (5, 4)), zorder=0)
 axis.plot(ratios, curve, color="0.15", linewidth=1.8)
-axis.plot(fit.optima_ratio[other], heights[other], "o", color="white", markeredgecolor=orange, markeredgewidth=1.8, ms=8)
+axis.plot(
+    fit.optima_ratio[other], heights[other], "o", color="white", markeredgecolor=orange, markeredgewidth=1.8, ms=8
+)
 axis.plot(fit.optima_ratio[best], heights[best], "o", color=blue, ms=8)
 axis.annotate(
     f"estimate, $\\lambda$ = {fit.ratio:.3f}\nproven global",

@@ -1,5 +1,7 @@
 """The estimators as functions of moments: inside jit, under vmap, in single precision, and in closed form."""
 
+import functools
+
 import dense
 import designs
 import jax

@@ -153,7 +153,7 @@ def test_alternating_converges_to_the_estimate(restricted, p):
 @pytest.mark.parametrize("restricted", [False, True])
 @pytest.mark.parametrize("p", [1, 3])
 def test_an_alternating_step_is_the_dense_formula(restricted, p):
-    """within = r' H^-1 r / N, then between <- between sqrt(r' V^-1 ZZ' V^-1 r / tr(A ZZ')), A = V^-1 (ML) or P (REML)."""
+    """within = r' H^-1 r / N, then between times sqrt(r' V^-1 ZZ' V^-1 r / tr(A ZZ')), A = V^-1 or P."""
     y, groups, covariates = data(p)
     path = ALTERNATING(
         designs.strata(y, groups, covariates),
