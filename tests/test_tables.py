@@ -200,7 +200,7 @@ def test_column_names(write: Write) -> None:
     [
         ("", "rats.csv", r"rats.csv is empty; expected column names and rows\.$"),
         ("", "rats.parquet", "rats.parquet is empty"),
-        (gzip.compress(b""), "rats.csv.gz", "rats.csv.gz is empty"),
+        (gzip.compress(b"", mtime=0), "rats.csv.gz", "rats.csv.gz is empty"),
         ("y,g\n", "rats.csv", "rats.csv has column names but no rows; a fit needs at least two groups and three rows"),
         ("\n1,2\n", "rats.csv", "begins with a blank line; expected the column names there"),
         ("y,g\n1,2\n", "rats.xlsx", r"rats.xlsx must end in one of .csv, .csv.gz, .tsv, .tsv.gz, .parquet; convert it"),
