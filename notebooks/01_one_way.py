@@ -308,12 +308,13 @@ assert close(np.linalg.solve(left, W.T @ y / reml.within), np.append(reml.beta, 
 assert close(np.diag(np.linalg.inv(left))[1:], effects.variance, 1e-10)
 
 # with unequal groups the small ones are pulled harder
-uneven = jaxre.blup(unequal, jaxre.reml(unequal))
+unequal_reml = jaxre.reml(unequal)
+uneven = jaxre.blup(unequal, unequal_reml)
 assert (np.diff(uneven.shrinkage) <= 0).all()
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
-panels = {"five rows in each batch": (moments, reml), "5, 5, 4, 3, 2 and 1 rows": (unequal, jaxre.reml(unequal))}
+panels = {"five rows in each batch": (moments, reml), "5, 5, 4, 3, 2 and 1 rows": (unequal, unequal_reml)}
 for axis, (title, (data, at)) in zip(axes, panels.items(), strict=True):
     predicted = at.beta[0] + jaxre.blup(data, at).effect
     axis.axvline(at.beta[0], color="0.75", linewidth=1)
@@ -415,7 +416,7 @@ axis.annotate(
     "", (middle, heights[best]), (middle, heights[other]), arrowprops={"arrowstyle": "<->", "shrinkA": 0, "shrinkB": 0}
 )
 axis.text(middle * 1.1, heights.mean(), f"gap {fit.gap:.3f}", va="center")
-axis.text(0.02, 0.04, "shaded: exactly one optimum, proven; elsewhere none", transform=axis.transAxes, color="0.35")
+axis.text(0.02, 0.04, "shaded: exactly one maximum, proven; elsewhere none", transform=axis.transAxes, color="0.35")
 axis.set(
     xscale="log",
     xlim=(ratios[0], ratios[-1]),
