@@ -13,10 +13,16 @@ def indicators(groups):
     return (np.asarray(groups)[:, None] == np.arange(np.max(groups) + 1)).astype(float)
 
 
+def group_sums(table, groups):
+    """Z' table, for one column or several."""
+    total = np.zeros((np.max(groups) + 1, *table.shape[1:]))
+    np.add.at(total, groups, table)
+    return total
+
+
 def centre(table, groups):
     """The rows less the means of their groups."""
-    z = indicators(groups)
-    return table - z @ ((z.T @ table).T / z.sum(axis=0)).T
+    return table - (group_sums(table, groups).T / np.bincount(groups)).T[groups]
 
 
 def design(n, covariates=None):
@@ -98,16 +104,16 @@ class Spectrum:
 
     @classmethod
     def of(cls, y, x, groups):
-        z, basis = indicators(groups), np.linalg.qr(x)[0]
-        off_x = lambda table: table - basis @ (basis.T @ table)
-        nu, vectors = np.linalg.eigh(z.T @ off_x(z))
+        sizes, basis = np.bincount(groups).astype(float), np.linalg.qr(x)[0]
+        of_basis = group_sums(basis, groups)  # Z' P0 Z = diag(sizes) - Z' U U' Z, the columns of U spanning those of X
+        nu, vectors = np.linalg.eigh(np.diag(sizes) - of_basis @ of_basis.T)
         keep = nu > 1e-9 * nu.max()
         nu, vectors = nu[keep], vectors[:, keep]
         inside = centre(x[:, 1:], groups)
         residual = centre(y, groups)
         residual = residual - inside @ np.linalg.lstsq(inside, residual)[0]
-        t = (vectors.T @ (z.T @ off_x(y))) ** 2 / nu
-        return cls(residual @ residual, t, nu, z.sum(axis=0), *x.shape, np.linalg.slogdet(x.T @ x)[1])
+        t = (vectors.T @ group_sums(y - basis @ (basis.T @ y), groups)) ** 2 / nu
+        return cls(residual @ residual, t, nu, sizes, *x.shape, np.linalg.slogdet(x.T @ x)[1])
 
     def count(self, restricted):
         return self.n - self.p if restricted else self.n
