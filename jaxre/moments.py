@@ -175,7 +175,7 @@ def moments_of(rows: Rows) -> GroupMoments:
         column_noise = xp.zeros(0, dtype)
         noise = n * (1e-4 * rounding[-1]) ** 2
     else:
-        rotation, deficient = _rotation(rows, scale, means, cross, deviations, rounding)
+        rotation, deficient = _rotation(rows, scale, means, cross, deviations, sizes, rounding)
         slopes = _first_slopes(rotation, cross, deviations, sizes, xp)
         turn = xp.concatenate(
             [
@@ -207,7 +207,7 @@ def moments_of(rows: Rows) -> GroupMoments:
     keep = xp.append(varies, xp.ones(1, bool))
     cross = xp.where(keep[:, None] & keep[None, :], cross, 0)
     within_rank = varies.sum().astype(dtype) if p > 1 else xp.zeros((), dtype)
-    groups = (sizes > 0).sum()
+    groups = (sizes > 0).sum(dtype=dtype)
 
     slope_noise = within_slopes(cross[:-1, :-1], cross[:-1, -1], xp)
     residual = cross[-1, -1] - slope_noise @ cross[:-1, -1]
@@ -240,7 +240,7 @@ def moments_of(rows: Rows) -> GroupMoments:
 
 
 def _rotation(
-    rows: Rows, scale: Array, means: Array, cross: Array, deviations: Array, rounding: Array
+    rows: Rows, scale: Array, means: Array, cross: Array, deviations: Array, sizes: Array, rounding: Array
 ) -> tuple[Array, Array]:
     """Rotation to orthogonal covariates of mean square 1 whose products within groups are diagonal too; and whether a
     covariate is, to the precision of the input, a combination of the others.
@@ -248,9 +248,9 @@ def _rotation(
     Any invertible rotation gives the same answers, so this one is held fixed under differentiation.
     """
     xp = rows.xp
-    n = rows.sizes.sum()
+    n = sizes.sum()
     x_cross, x_means = cross[:-1, :-1], deviations[:-1]
-    total = x_cross + (x_means * rows.sizes) @ x_means.T
+    total = x_cross + (x_means * sizes) @ x_means.T
     length = xp.sqrt(xp.diag(total))
     length = xp.where(length > 0, length, 1)
     squares, vectors = xp.linalg.eigh(total / length / length[:, None])
@@ -258,7 +258,7 @@ def _rotation(
     within = None
     if xp is not np or values.min() < 1e-4:  # the products have lost the digits that the rows still have
         within = rows.triangle(scale, means)
-        between = xp.sqrt(rows.sizes)[:, None] * x_means.T
+        between = xp.sqrt(sizes)[:, None] * x_means.T
         _, values, transposed = xp.linalg.svd(xp.concatenate([within, between]) / length, full_matrices=False)
         vectors = transposed.T
     noise = 4 * xp.sqrt(n) * abs(vectors).T @ (rounding[:-1] / length)
@@ -279,19 +279,20 @@ def _first_slopes(rotation: Array, cross: Array, deviations: Array, sizes: Array
     more variation within groups than there need be; then generalised least squares at a first guess of the ratio. Held
     fixed under differentiation, like the rotation.
     """
-    n, groups = sizes.sum(), (sizes > 0).sum()
+    n, groups = sizes.sum(), (sizes > 0).sum(dtype=sizes.dtype)
     cross_xx, cross_xy = rotation.T @ cross[:-1, :-1] @ rotation, rotation.T @ cross[:-1, -1]
     cross_xx = xp.where(xp.diag(cross_xx)[:, None] > 1e-13 * n, cross_xx, 0)
     inner = within_slopes(cross_xx, cross_xy, xp)
     y_means = deviations[-1] * sizes
     ordinary = (cross_xy + rotation.T @ (deviations[:-1] @ y_means)) / n  # the rotated covariates are orthogonal
-    least = xp.maximum(cross[-1, -1] - inner @ cross_xy, xp.finfo(y_means.dtype).eps * cross[-1, -1])
+    eps = xp.finfo(y_means.dtype).eps
+    least = xp.maximum(cross[-1, -1] - inner @ cross_xy, eps * cross[-1, -1])
     gap = ordinary - inner
     if xp is np and gap @ cross_xx @ gap < 10 * least:
         return ordinary
     x, y = xp.concatenate([xp.ones_like(sizes)[None], rotation.T @ deviations[:-1]]), deviations[-1]
     between = sizes @ (y - ordinary @ x[1:]) ** 2 + gap @ cross_xx @ gap
-    within = least / xp.maximum(n - groups - len(cross_xy), 1)
+    within = xp.maximum(least, eps**2 * between) / xp.maximum(n - groups - len(cross_xy), 1)
     ratio = xp.maximum((between / xp.where(within > 0, within, 1) - groups) / n, 0)
     weights = sizes / (1 + ratio * sizes)
     padded = xp.concatenate([xp.zeros((1, len(cross_xy)), y.dtype), cross_xx])

@@ -121,7 +121,7 @@ class TracedRows:
     def __init__(self, values: jax.Array, codes: Array, covariates: jax.Array | None, groups: int) -> None:
         columns = [] if covariates is None else list(covariates.T)
         self.table = jnp.stack([*columns, values], axis=1)
-        self.codes, self.groups = codes, groups
+        self.codes, self.groups = codes.astype(np.int32), groups  # 32 bits whatever JAX is set to
         self.first = self.table[0]
         self.extremes = self.table.min(axis=0), self.table.max(axis=0)
         known = ((codes >= 0) & (codes < groups)).all()

@@ -115,6 +115,11 @@ class Spectrum:
         t = (vectors.T @ group_sums(y - basis @ (basis.T @ y), groups)) ** 2 / nu
         return cls(residual @ residual, t, nu, sizes, *x.shape, np.linalg.slogdet(x.T @ x)[1])
 
+    @property
+    def rounding(self):
+        """What the eigenvalues of up to 31 groups of 1 to 20,000 rows may cost f: 1e-11 of Q, times n."""
+        return 1e-11 * self.n
+
     def count(self, restricted):
         return self.n - self.p if restricted else self.n
 

@@ -44,8 +44,7 @@ def assert_optima_are_those_of_the_grid(spectrum, grid, restricted, estimate):
     assert (spectrum.profile(interior * (1 + aside), restricted)[1] > 0).all()
     cells = np.searchsorted(grid, interior) - 1
     assert set(dense.local_minima(slope)) <= set(cells)
-    # -2 log-likelihood: no point of the grid is better; 1e-9 is rounding of log(Q) times n = 20,000
-    assert spectrum.profile(float(estimate.ratio), restricted)[0][0] <= f.min() + 1e-9
+    assert spectrum.profile(float(estimate.ratio), restricted)[0][0] <= f.min() + spectrum.rounding  # none is better
 
 
 def assert_proven(design, p, method, first=0):
@@ -63,7 +62,7 @@ def assert_proven(design, p, method, first=0):
         assert estimate.log_likelihood == pytest.approx(at_best, rel=1e-10)  # eigenvalues of 31 groups, 20,000 rows
         if several:  # the gap is that of the grid's own f
             values = np.sort(spectrum.profile(estimate.optima_ratio, restricted)[0])
-            assert estimate.gap == pytest.approx(values[1] - values[0], abs=1e-8)  # as above, times n
+            assert estimate.gap == pytest.approx(values[1] - values[0], abs=spectrum.rounding)
         else:
             assert np.isinf(estimate.gap)
 
