@@ -10,13 +10,14 @@ from jaxre.components import Components, covariance, expectation, group_mean_var
 from jaxre.effects import Blue, Blup, blue, blup, group_means
 from jaxre.estimate import Estimate, anova, ml, reml
 from jaxre.fitting import Fit, fit
+from jaxre.frame import Frame
 from jaxre.likelihood import (
     LogVarianceDerivatives,
     log_likelihood,
     log_variance_derivatives,
     restricted_log_likelihood,
 )
-from jaxre.moments import Frame, GroupMoments, Strata, group_moments, stratify
+from jaxre.moments import GroupMoments, Strata, group_moments, stratify
 from jaxre.optimise import Path, alternating, newton
 from jaxre.status import Status
 

@@ -15,6 +15,9 @@ of f, and one if F changes sign) and falls if e(a) < l(b) (then no minimum insid
 and F stays above the higher of F(a) - D (lambda - a) and F(b) - U (b - lambda), which settles intervals where F comes
 close to 0 without reaching it. Beyond the last point a, lambda f' >= a L'(a) - N (Q(a) - Q(infinity)) / Q(infinity).
 What none of these decides is split, in log(1 + mean size * lambda).
+
+A first look at a dozen points settles most datasets: each interval rises, or f' keeps its sign on it, and at most one
+of them holds a minimum. The others are left to the branch and bound.
 """
 
 from __future__ import annotations
@@ -22,18 +25,52 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxre.effects import NormalEquations
-from jaxre.likelihood import Profile, degrees, profile, score, score_noise, score_root
+from jaxre.profile import Curve, Profile, drop, score, score_noise, score_root
 from jaxre.records import record
 from jaxre.rows import Array
 
-WIDTH = 16  # points that are looked at in one round, the first grid to begin with; and basins that are kept
+LOOKS = 12  # points of the first look
+STRIDE = 1.45  # of 1 + largest size * lambda, from one of them to the next
+WIDTH = 16  # points that are looked at in one round of branch and bound, and basins that are kept
 ROWS = 96  # intervals that are kept at once
-GROWTH = 4.0  # of 1 + mean size * lambda, from one first point to the next
+GROWTH = 4.0  # of 1 + typical size * lambda, from one first point to the next
 ROUNDS = 500
 
 EMPTY, BASIN, UNDECIDED = 0, 1, 2
 FIELDS = len(Profile._fields)
+
+
+@record
+class Look:
+    """What a first look at a dozen points says; the rest means something only where `settled`."""
+
+    settled: Array
+    """() bool, lambda = 0 is the only local minimum of f, or `low` to `high` holds the only one."""
+    at_zero: Array
+    """() bool, lambda = 0 is it."""
+    low: Array
+    """() [1], left end of the basin."""
+    high: Array
+    """() [1], right end, may be infinite."""
+    start: Array
+    """() [1], a first iterate in it."""
+
+
+def first_look(curve: Curve) -> Look:
+    """The proof at a fixed set of points, without a loop."""
+    ratios = (STRIDE ** jnp.arange(LOOKS, dtype=curve.size.dtype) - 1) / curve.largest
+    at = jax.vmap(curve.at)(ratios)
+    a = at
+    b = jax.tree.map(lambda leaf: jnp.concatenate([leaf[1:], leaf[-1:]]), at)
+    b = b._replace(ratio=jnp.append(ratios[1:], jnp.inf))
+    zero = jax.tree.map(lambda leaf: leaf[0], at)
+    at_zero = score(zero, curve.n) >= -score_noise(zero, curve.n)
+    one, undecided = _classify(a, b, curve, at_zero)
+    settled = ~undecided.any() & (one.sum() + at_zero == 1)
+    start = chord_root(a, b, curve)
+    pick = lambda column, otherwise: jnp.where(one, column, otherwise).max()
+    low, high = pick(a.ratio, 0.0), pick(b.ratio, 0.0)
+    return Look(settled=settled, at_zero=at_zero, low=low, high=high, start=pick(start, 0.0))
 
 
 @record
@@ -43,7 +80,7 @@ class Basins:
     low: Array
     """(WIDTH,) [1], left ends; the first `count` are basins."""
     high: Array
-    """(WIDTH,) [1], right ends."""
+    """(WIDTH,) [1], right ends, may be infinite."""
     start: Array
     """(WIDTH,) [1], where the chord of F crosses 0: a first iterate."""
     count: Array
@@ -58,16 +95,16 @@ class Basins:
     """() bool, every part of [0, infinity) was decided or is in `unresolved`."""
 
 
-def find_basins(equations: NormalEquations, restricted: bool) -> Basins:
+def find_basins(curve: Curve) -> Basins:
     """Every basin of the profile of -2 log L over lambda >= 0; see the head of this module.
 
     The loop carries a table with a row for each interval (the profile at its left and at its right end, what it is, and
     the next point to look at) and the head (the profile at 0, the smallest value on an unresolved interval, whether an
     interval was lost for want of room, the rounds): two arrays, because each one costs a kernel to compile.
     """
-    n, size = degrees(equations.strata, restricted), typical_size(equations)
+    n, size = curve.n, curve.size
     eps = jnp.finfo(size.dtype).eps
-    evaluate = jax.vmap(lambda ratio: jnp.stack(profile(equations, ratio, restricted)))
+    evaluate = jax.vmap(lambda ratio: jnp.stack(curve.at(ratio)))
 
     def split(state: tuple[Array, Array]) -> tuple[Array, Array]:
         table, head = state
@@ -85,11 +122,10 @@ def find_basins(equations: NormalEquations, restricted: bool) -> Basins:
         kinds = jnp.concatenate([kind, jnp.where((kind == UNDECIDED) & ~begin, UNDECIDED, EMPTY)])
 
         a, b = Profile(*lows.T), Profile(*highs.T)
-        rising, undecided = _classify(a, b, n, equations.floor, score(zero, n) >= -score_noise(zero, n))
+        rising, undecided = _classify(a, b, curve, score(zero, n) >= -score_noise(zero, n))
         kinds = jnp.where(kinds != UNDECIDED, kinds, jnp.where(rising, BASIN, jnp.where(undecided, UNDECIDED, EMPTY)))
         tiny = (kinds == UNDECIDED) & (b.ratio - a.ratio <= 64 * eps * a.ratio)
-        value = n * jnp.log(a.quadratic / zero.quadratic) + (a.log_det - zero.log_det)
-        unresolved = jnp.minimum(head[FIELDS], jnp.where(tiny, value, jnp.inf).min())
+        unresolved = jnp.minimum(head[FIELDS], jnp.where(tiny, drop(a, zero, n), jnp.inf).min())
         kinds = jnp.where(tiny, EMPTY, kinds)
         middle = middle_ratio(lows[:, 0], highs[:, 0], size)
         halves = jnp.concatenate([lows, highs, kinds[:, None], middle[:, None]], axis=1)
@@ -115,18 +151,13 @@ def find_basins(equations: NormalEquations, restricted: bool) -> Basins:
     return Basins(
         low=a.ratio,
         high=b.ratio,
-        start=_chord_root(a, b, n),
+        start=chord_root(a, b, curve),
         count=jnp.minimum(count, WIDTH),
         zero=zero,
         zero_is_optimum=score(zero, n) >= -score_noise(zero, n),
         unresolved=head[FIELDS],
         complete=(head[FIELDS + 1] == 0) & ~(kind == UNDECIDED).any() & (count <= WIDTH),
     )
-
-
-def typical_size(equations: NormalEquations) -> Array:
-    """Mean group size, the unit in which ratios are large or small."""
-    return equations.strata.rows / equations.strata.counts.sum()
 
 
 def middle_ratio(low: Array, high: Array, size: Array) -> Array:
@@ -138,21 +169,22 @@ def middle_ratio(low: Array, high: Array, size: Array) -> Array:
     return jnp.where(end, GROWTH**3 * (low + 1 / size), excess / (1 + jnp.sqrt(product)))
 
 
-def _classify(a: Profile, b: Profile, n: Array, floor: Array, rises_at_zero: Array) -> tuple[Array, Array]:
+def _classify(a: Profile, b: Profile, curve: Curve, rises_at_zero: Array) -> tuple[Array, Array]:
     """Masks of the intervals that hold exactly one minimum, and of those about which nothing is known yet."""
+    n = curve.n
     endless = jnp.isinf(b.ratio)
     slack = 64 * jnp.finfo(n.dtype).eps
     fall_a, fall_b = -n * a.quadratic_1 / a.quadratic, -n * b.quadratic_1 / b.quadratic
     lower, lower_size = b.log_det_1 - fall_a, b.log_det_1 + fall_a
     upper, upper_size = a.log_det_1 - fall_b, a.log_det_1 + fall_b
-    tail = a.ratio * a.log_det_1 * (1 - slack) - n * a.excess / floor * (1 + slack)
+    tail = a.ratio * a.log_det_1 * (1 - slack) - n * a.excess / curve.floor * (1 + slack)
     signed = jnp.where(endless, tail > 0, (lower > slack * lower_size) | (upper < -slack * upper_size))
 
     bend_a, bend_b = -a.quadratic_2 / a.quadratic_1, -b.quadratic_2 / b.quadratic_1
     need_a, need_b = a.log_det_1 / n - a.log_det_2 / a.log_det_1, b.log_det_1 / n - b.log_det_2 / b.log_det_1
-    rises = ~endless & (bend_b > need_a * (1 + slack))
+    rises = jnp.where(endless, curve.rises_beyond(a.ratio), bend_b > need_a * (1 + slack))
     falls = ~endless & (bend_a < need_b * (1 - slack))
-    f_a, f_b = score_root(a, n), score_root(b, n)
+    f_a, f_b = score_root(a, n), jnp.where(endless, curve.floor, score_root(b, n))
     width = jnp.where(endless, 0.0, b.ratio - a.ratio)
     steepest = -n * a.quadratic_1 / b.log_det_1 * width
     down, up = steepest * jnp.maximum(need_a - bend_b, 0), steepest * jnp.maximum(bend_a - need_b, 0)
@@ -167,10 +199,11 @@ def _classify(a: Profile, b: Profile, n: Array, floor: Array, rises_at_zero: Arr
     return ~signed & one, ~(signed | rises | falls)
 
 
-def _chord_root(a: Profile, b: Profile, n: Array) -> Array:
-    """Where the chord of F crosses 0 in 1 / (1 + ratio / b), a variable in which F is nearly linear."""
-    f_a, f_b = score_root(a, n), score_root(b, n)
-    share = jnp.clip(-f_a / (f_b - f_a), 0.0, 1.0)
-    s_a = b.ratio / (b.ratio + a.ratio)
-    s = s_a + share * (0.5 - s_a)
-    return jnp.clip(b.ratio * (1 / s - 1), a.ratio, b.ratio)
+def chord_root(a: Profile, b: Profile, curve: Curve) -> Array:
+    """Where the chord of F crosses 0 in s = 1 / (1 + size * ratio), a variable in which F is nearly linear."""
+    endless = jnp.isinf(b.ratio)
+    f_a, f_b = score_root(a, curve.n), jnp.where(endless, curve.floor, score_root(b, curve.n))
+    s_a, s_b = 1 / (1 + curve.size * a.ratio), jnp.where(endless, 0.0, 1 / (1 + curve.size * b.ratio))
+    s = s_a + jnp.clip(-f_a / (f_b - f_a), 0.0, 1.0) * (s_b - s_a)
+    ratio = jnp.clip((1 / s - 1) / curve.size, a.ratio, b.ratio)
+    return jnp.where(jnp.isfinite(ratio) & (ratio > 0), ratio, middle_ratio(a.ratio, b.ratio, curve.size))

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxre.components import Components
-from jaxre.moments import GroupMoments, Strata, stratify, within_slopes
+from jaxre.frame import within_slopes
+from jaxre.moments import GroupMoments, Strata, stratify
 from jaxre.records import record
 from jaxre.rows import Array
 from jaxre.sweep import inverse_and_log_det

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from jaxre.moments import GroupMoments, Strata, stratify
@@ -84,7 +81,7 @@ def reml(moments: GroupMoments | Strata, *, optimizer: optax.GradientTransformat
         1.5000 8.3333 True
     """
     strata = stratify(moments) if isinstance(moments, GroupMoments) else moments
-    return in_user_units(likelihood_optimum(strata, True, optimizer), strata, restricted=True, xp=jnp)
+    return in_user_units(likelihood_optimum(strata, True, optimizer), strata, restricted=True)
 
 
 def ml(moments: GroupMoments | Strata, *, optimizer: optax.GradientTransformation | None = None) -> Estimate:
@@ -113,7 +110,7 @@ def ml(moments: GroupMoments | Strata, *, optimizer: optax.GradientTransformatio
         1.5000 5.3056
     """
     strata = stratify(moments) if isinstance(moments, GroupMoments) else moments
-    return in_user_units(likelihood_optimum(strata, False, optimizer), strata, restricted=False, xp=jnp)
+    return in_user_units(likelihood_optimum(strata, False, optimizer), strata, restricted=False)
 
 
 def anova(moments: GroupMoments | Strata) -> Estimate:
@@ -143,29 +140,29 @@ def anova(moments: GroupMoments | Strata) -> Estimate:
         1.5000 8.3333
     """
     strata = stratify(moments) if isinstance(moments, GroupMoments) else moments
-    return in_user_units(anova_optimum(strata), strata, restricted=False, xp=jnp)
+    return in_user_units(anova_optimum(strata), strata, restricted=False)
 
 
-def in_user_units(optimum: Optimum, strata: Strata, *, restricted: bool, xp: Any) -> Estimate:
-    """The estimate that an optimum means, with what the status takes away; NumPy or JAX, as `xp` says."""
+def in_user_units(optimum: Optimum, strata: Strata, *, restricted: bool) -> Estimate:
+    """The estimate that an optimum means, with what the status takes away."""
     frame, p, ratio, within = strata.frame, strata.means.shape[-1] - 1, optimum.ratio, optimum.within
     n = strata.rows - (p if restricted else 0)
-    criterion = n * (xp.log(2 * xp.pi * within) - 2 * xp.log(frame.scale)) + optimum.log_det
+    criterion = n * (jnp.log(2 * jnp.pi * within) - 2 * jnp.log(frame.scale)) + optimum.log_det
     criterion = criterion + optimum.quadratic / within - (2 * frame.log_volume if restricted else 0)
     sigma_2 = within / frame.scale / frame.scale
     between = ratio * within / frame.scale / frame.scale
     beta_cov = within * (frame.transform @ optimum.gamma_cov @ frame.transform.T)
     beta = frame.origin + frame.transform @ optimum.gamma
-    variances = xp.diagonal(beta_cov)
+    variances = jnp.diagonal(beta_cov)
 
-    tiny = xp.finfo(within.dtype).tiny
-    representable = xp.isfinite(sigma_2 + between + xp.abs(beta_cov).sum() + xp.abs(beta).sum())
+    tiny = jnp.finfo(within.dtype).tiny
+    representable = jnp.isfinite(sigma_2 + between + jnp.abs(beta_cov).sum() + jnp.abs(beta).sum())
     representable = representable & (sigma_2 >= tiny) & ((ratio == 0) | (between >= tiny)) & (variances.min() >= tiny)
     found = (strata.status == Status.INTERIOR) & (optimum.code < Status.NOT_CONVERGED)
-    status = xp.maximum(optimum.code, strata.status)
-    status = xp.maximum(status, (found & ~representable) * int(Status.OUT_OF_RANGE))
+    status = jnp.maximum(optimum.code, strata.status)
+    status = jnp.maximum(status, (found & ~representable) * int(Status.OUT_OF_RANGE))
     failed = status >= Status.UNBOUNDED
-    nan = xp.where(failed, xp.nan, 0.0).astype(within.dtype)  # added to every number where there is no estimate
+    nan = jnp.where(failed, jnp.nan, 0.0).astype(within.dtype)  # added to every number where there is no estimate
     return Estimate(
         within=sigma_2 + nan,
         between=between + nan,
@@ -174,11 +171,11 @@ def in_user_units(optimum: Optimum, strata: Strata, *, restricted: bool, xp: Any
         icc=ratio / (1 + ratio) + nan,
         beta=beta + nan,
         beta_cov=beta_cov + nan,
-        beta_se=xp.sqrt(variances) + nan,
+        beta_se=jnp.sqrt(variances) + nan,
         log_likelihood=nan - criterion / 2,
-        status=status.astype(np.int32),
+        status=status.astype(jnp.int32),
         certified=(optimum.certified > 0) & ~failed,
-        optima=xp.where(failed, 0, optimum.optima),
+        optima=jnp.where(failed, 0, optimum.optima),
         optima_ratio=optimum.optima_ratio + nan,
         gap=optimum.gap + nan,
         steps=optimum.steps,

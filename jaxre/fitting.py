@@ -18,9 +18,10 @@ from jax.typing import ArrayLike
 from jaxre import report
 from jaxre.effects import predict
 from jaxre.estimate import Estimate, in_user_units
-from jaxre.moments import Frame, GroupMoments, Strata, moments_of, stratify
+from jaxre.frame import Frame
+from jaxre.moments import GroupMoments, Strata, moments_of, stratify
 from jaxre.observations import observe
-from jaxre.optimum import KEPT_OPTIMA, Optimum, anova_optimum, likelihood_optimum
+from jaxre.optimum import KEPT_OPTIMA, anova_optimum, likelihood_optimum, quick_optimum
 from jaxre.rows import HostRows
 from jaxre.status import Status
 
@@ -227,32 +228,24 @@ def _refusal(status: Status, values: np.ndarray, moments: GroupMoments) -> str:
 def _run(strata: Strata, method: str, optimizer: optax.GradientTransformation | None) -> Estimate:
     count, columns = strata.means.shape
     padded = next(size for size in BUCKETS if size >= count)
-    shapes = _strata_shapes(padded, columns - 1)
-    packed = np.zeros(sum(math.prod(shape) for shape in shapes))
-    frame = strata.frame
-    leaves = (
-        *(strata.rows, strata.sizes, strata.counts, strata.means, strata.scatter, strata.within_cross),
-        *(strata.within_rank, frame.origin, frame.transform, frame.scale, frame.log_volume, strata.status),
-    )
-    start = 0
-    for shape, leaf in zip(shapes, leaves, strict=True):
-        if shape:
-            packed[start : start + leaf.size] = leaf.reshape(-1)  # the rest of a padded array stays 0
-            start += math.prod(shape)
-        else:
-            packed[start] = leaf
-            start += 1
+    packed = _pack(strata, padded)
     with _own_settings():
-        try:
-            result = np.asarray(_kernel(method, optimizer, padded, columns - 1)(packed))
-        except jax.errors.JaxRuntimeError as error:
-            if "No such compile option" not in str(error) or len(QUICK_COMPILE) == 1:
-                raise
-            QUICK_COMPILE.pop(0)
-            _kernel.cache_clear()
-            return _run(strata, method, optimizer)
-    optimum = Optimum(**dict(zip(_OPTIMUM, _split(result, _shapes(columns - 1)), strict=True)))
-    return in_user_units(optimum, strata, restricted=method == "reml", xp=np)
+        settled, *numbers = _call(packed, method, optimizer, padded, columns - 1, whole=False)
+        if not settled:
+            _, *numbers = _call(packed, method, optimizer, padded, columns - 1, whole=True)
+    return Estimate(**dict(zip(_ESTIMATE, numbers, strict=True)))
+
+
+def _call(packed: np.ndarray, *key: Any, whole: bool) -> list[Any]:
+    try:
+        result = np.asarray(_kernel(*key, whole)(packed))
+    except jax.errors.JaxRuntimeError as error:
+        if "No such compile option" not in str(error) or len(QUICK_COMPILE) == 1:
+            raise
+        QUICK_COMPILE.pop(0)
+        _kernel.cache_clear()
+        return _call(packed, *key, whole=whole)
+    return _split(result, _shapes(key[-1]))
 
 
 @contextlib.contextmanager
@@ -269,13 +262,10 @@ def _own_settings() -> Iterator[None]:
 
 
 @functools.lru_cache(maxsize=64)
-def _kernel(method: str, optimizer: optax.GradientTransformation | None, strata: int, p: int) -> Any:
-    q = p + 1
-
+def _kernel(method: str, optimizer: optax.GradientTransformation | None, strata: int, p: int, whole: bool) -> Any:
     def run(packed: jax.Array) -> jax.Array:
-        shapes = [(), (strata,), (strata,), (strata, q), (strata, q, q), (q, q), (), (p,), (p, p), (), (), ()]
         rows, sizes, counts, means, scatter, cross, rank, origin, transform, scale, volume, status = _split(
-            packed, shapes
+            packed, _strata_shapes(strata, p)
         )
         frame = Frame(origin=origin, transform=transform, scale=scale, log_volume=volume)
         data = Strata(
@@ -289,8 +279,16 @@ def _kernel(method: str, optimizer: optax.GradientTransformation | None, strata:
             frame=frame,
             status=status.astype(jnp.int32),
         )
-        found = anova_optimum(data) if method == "anova" else likelihood_optimum(data, method == "reml", optimizer)
-        return jnp.concatenate([jnp.ravel(getattr(found, name)).astype(packed.dtype) for name in _OPTIMUM])
+        settled, restricted = jnp.array(True), method == "reml"
+        if method == "anova":
+            found = anova_optimum(data)
+        elif whole:
+            found = likelihood_optimum(data, restricted, optimizer)
+        else:
+            found, settled = quick_optimum(data, restricted, optimizer)
+        estimate = in_user_units(found, data, restricted=restricted)
+        numbers = [settled, *(getattr(estimate, name) for name in _ESTIMATE)]
+        return jnp.concatenate([jnp.ravel(number).astype(packed.dtype) for number in numbers])
 
     on_cpu = jax.default_backend() == "cpu"
     return jax.jit(run, compiler_options=QUICK_COMPILE[0] if on_cpu else None)
@@ -302,13 +300,33 @@ def _strata_shapes(strata: int, p: int) -> list[tuple[int, ...]]:
     return [(), (strata,), (strata,), (strata, q), (strata, q, q), (q, q), (), (p,), (p, p), (), (), ()]
 
 
-_OPTIMUM = [field.name for field in dataclasses.fields(Optimum)]
+def _pack(strata: Strata, padded: int) -> np.ndarray:
+    shapes = _strata_shapes(padded, strata.means.shape[1] - 1)
+    packed = np.zeros(sum(map(math.prod, shapes)))
+    frame = strata.frame
+    leaves = (
+        *(strata.rows, strata.sizes, strata.counts, strata.means, strata.scatter, strata.within_cross),
+        *(strata.within_rank, frame.origin, frame.transform, frame.scale, frame.log_volume, strata.status),
+    )
+    start = 0
+    for shape, leaf in zip(shapes, leaves, strict=True):
+        if shape:
+            packed[start : start + leaf.size] = leaf.reshape(-1)  # the rest of a padded array stays 0
+            start += math.prod(shape)
+        else:
+            packed[start] = leaf
+            start += 1
+    return packed
+
+
+_ESTIMATE = [field.name for field in dataclasses.fields(Estimate)]
 
 
 @functools.lru_cache(maxsize=64)
 def _shapes(p: int) -> list[tuple[int, ...]]:
-    special: dict[str, tuple[int, ...]] = {"gamma": (p,), "gamma_cov": (p, p), "optima_ratio": (KEPT_OPTIMA,)}
-    return [special.get(name, ()) for name in _OPTIMUM]
+    special: dict[str, tuple[int, ...]] = {"optima_ratio": (KEPT_OPTIMA,)}
+    special |= dict.fromkeys(("beta", "beta_se", "gamma"), (p,)) | dict.fromkeys(("beta_cov", "gamma_cov"), (p, p))
+    return [(), *(special.get(name, ()) for name in _ESTIMATE)]
 
 
 def _split(packed: Any, shapes: list[tuple[int, ...]]) -> list[Any]:

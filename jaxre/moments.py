@@ -10,31 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from jaxre.frame import Frame, first_slopes, frame_of, power_of_two_below, rotation_of, within_slopes
 from jaxre.observations import encode
 from jaxre.records import record
 from jaxre.rows import Array, Rows, TracedRows
 from jaxre.status import Status
-from jaxre.sweep import inverse_and_log_det
-
-
-@record
-class Frame:
-    """The coordinates in which the moments are kept, and the way back to the user's.
-
-    Each column of the data is scaled by a power of two and centred; the covariates are rotated to orthonormal columns
-    with a diagonal within-group cross product; the outcome is reduced by a first generalised least-squares fit.
-    Coefficients gamma in these coordinates mean beta = origin + transform gamma. None of this changes an answer: it
-    is what keeps the last digits.
-    """
-
-    origin: Array
-    """(p,) [y/x], coefficients of the first fit."""
-    transform: Array
-    """(p, p) [y/x], user's coefficients for each unit of gamma."""
-    scale: Array
-    """() [1/y], power of two that the outcome was multiplied by."""
-    log_volume: Array
-    """() [nat], log |det (scale * transform)|."""
 
 
 @record
@@ -170,47 +150,22 @@ def moments_of(rows: Rows) -> GroupMoments:
     centre = rough_centre + drift
     rounding = eps * xp.maximum(abs(low), abs(high)) * scale  # (p,) what the last digit of the input is worth
 
-    if p == 1:
-        rotation, deficient, slopes = xp.zeros((0, 0), dtype), False, xp.zeros(0, dtype)
-        column_noise = xp.zeros(0, dtype)
-        noise = n * (1e-4 * rounding[-1]) ** 2
-    else:
-        rotation, deficient = _rotation(rows, scale, means, cross, deviations, sizes, rounding)
-        slopes = _first_slopes(rotation, cross, deviations, sizes, xp)
-        turn = xp.concatenate(
-            [
-                xp.concatenate([rotation, xp.zeros((1, p - 1), dtype)]),
-                xp.append(-(rotation @ slopes), xp.ones(1, dtype))[:, None],
-            ],
-            axis=1,
-        )
-        column_noise = 4 * abs(rotation).T @ rounding[:-1]
-        turned = correction.T @ turn
-        shrink = xp.diag(turn.T @ cross @ turn) / n
-        exact_enough = (
-            xp is np
-            and n > 20_000
-            and abs(rotation).max() < 100
-            and shrink[:-1].min() > 1e-6
-            and shrink[-1] * n > 0.1 * cross[-1, -1]
-        )
-        if exact_enough:  # well-conditioned: turning the products is as good as turning the rows
-            cross = turn.T @ cross @ turn
-        else:
-            _, cross = rows.residual_products(scale, means, turn)
-            cross = cross - (turned.T * sizes) @ turned
-        deviations = turn.T @ deviations
-        reach = rounding[-1] + abs(rotation @ slopes) @ rounding[:-1]
-        noise = n * (8 * reach) ** 2
-
-    varies = xp.diag(cross)[:-1] > n * column_noise**2
-    keep = xp.append(varies, xp.ones(1, bool))
-    cross = xp.where(keep[:, None] & keep[None, :], cross, 0)
-    within_rank = varies.sum().astype(dtype) if p > 1 else xp.zeros((), dtype)
     groups = (sizes > 0).sum(dtype=dtype)
+    if p == 1:
+        frame = frame_of(xp, scale, centre, None, None)
+        within_rank, deficient, noise, residual = xp.zeros((), dtype), False, n * (1e-4 * rounding[0]) ** 2, cross[0, 0]
+    else:
+        rotation, deficient = rotation_of(rows, scale, means, cross, deviations, sizes, rounding)
+        slopes = first_slopes(rotation, cross, deviations, sizes, xp)
+        frame = frame_of(xp, scale, centre, rotation, slopes)
+        cross, deviations = _turn(rows, scale, means, cross, deviations, correction, sizes, rotation, slopes)
+        varies = xp.diag(cross)[:-1] > n * (4 * abs(rotation).T @ rounding[:-1]) ** 2
+        keep = xp.append(varies, xp.ones(1, bool))
+        cross = xp.where(keep[:, None] & keep[None, :], cross, 0)
+        within_rank = varies.sum().astype(dtype)
+        noise = n * (8 * (rounding[-1] + abs(rotation @ slopes) @ rounding[:-1])) ** 2
+        residual = cross[-1, -1] - within_slopes(cross[:-1, :-1], cross[:-1, -1], xp) @ cross[:-1, -1]
 
-    slope_noise = within_slopes(cross[:-1, :-1], cross[:-1, -1], xp)
-    residual = cross[-1, -1] - slope_noise @ cross[:-1, -1]
     finite = xp.isfinite(low).all() & xp.isfinite(high).all() & xp.isfinite(n)
     reasons = {
         Status.UNBOUNDED: ~(residual > noise),
@@ -219,8 +174,6 @@ def moments_of(rows: Rows) -> GroupMoments:
         Status.CONSTANT_OUTCOME: (high[-1] == low[-1]) & (n > 1),
         Status.INVALID: ~finite,
     }
-    codes = xp.stack([xp.asarray(holds) * np.int32(code) for code, holds in reasons.items()])
-    status = codes.max().astype(np.int32)  # where several hold, the later one says more
     nonempty = sizes > 0
     table = xp.concatenate([nonempty[None, :].astype(dtype), deviations]) * nonempty
     with_intercept = xp.zeros((p + 1, p + 1), dtype)
@@ -234,107 +187,48 @@ def moments_of(rows: Rows) -> GroupMoments:
         means=table.T,
         within_cross=with_intercept,
         within_rank=within_rank,
-        frame=_frame(xp, scale, centre, rotation, slopes),
-        status=status,
+        frame=frame,
+        status=_status(reasons, xp),
     )
 
 
-def _rotation(
-    rows: Rows, scale: Array, means: Array, cross: Array, deviations: Array, sizes: Array, rounding: Array
+def _status(reasons: dict[Status, Array], xp: Any) -> Array:
+    """The code of the last reason that holds: where several do, the later one says more."""
+    if xp is np:
+        return np.int32(max((code for code, holds in reasons.items() if holds), default=Status.INTERIOR))
+    codes = jnp.stack([jnp.asarray(holds) * np.int32(code) for code, holds in reasons.items()])
+    return codes.max().astype(np.int32)
+
+
+def _turn(
+    rows: Rows,
+    scale: Array,
+    means: Array,
+    cross: Array,
+    deviations: Array,
+    correction: Array,
+    sizes: Array,
+    rotation: Array,
+    slopes: Array,
 ) -> tuple[Array, Array]:
-    """Rotation to orthogonal covariates of mean square 1 whose products within groups are diagonal too; and whether a
-    covariate is, to the precision of the input, a combination of the others.
-
-    Any invertible rotation gives the same answers, so this one is held fixed under differentiation.
-    """
-    xp = rows.xp
-    n = sizes.sum()
-    x_cross, x_means = cross[:-1, :-1], deviations[:-1]
-    total = x_cross + (x_means * sizes) @ x_means.T
-    length = xp.sqrt(xp.diag(total))
-    length = xp.where(length > 0, length, 1)
-    squares, vectors = xp.linalg.eigh(total / length / length[:, None])
-    values = xp.sqrt(xp.maximum(squares, 0))
-    within = None
-    if xp is not np or values.min() < 1e-4:  # the products have lost the digits that the rows still have
-        within = rows.triangle(scale, means)
-        between = xp.sqrt(sizes)[:, None] * x_means.T
-        _, values, transposed = xp.linalg.svd(xp.concatenate([within, between]) / length, full_matrices=False)
-        vectors = transposed.T
-    noise = 4 * xp.sqrt(n) * abs(vectors).T @ (rounding[:-1] / length)
-    whiten = vectors / length[:, None] / xp.where(values > noise, values, 1)
-    if within is None:
-        _, turn = xp.linalg.eigh(whiten.T @ x_cross @ whiten)
-    else:
-        turn = xp.linalg.svd(within @ whiten, full_matrices=False)[2].T
-    rotation = whiten @ turn * xp.sqrt(n)
-    return _fixed(rotation, xp), (values <= noise).any()
-
-
-def _first_slopes(rotation: Array, cross: Array, deviations: Array, sizes: Array, xp: Any) -> Array:
-    """Slopes of a first fit, in the rotated covariates.
-
-    The moments are then kept of what this fit leaves over, because a residual sum of squares found by subtracting a
-    large explained part from a large total has lost its digits. Ordinary least squares will do unless it leaves much
-    more variation within groups than there need be; then generalised least squares at a first guess of the ratio. Held
-    fixed under differentiation, like the rotation.
-    """
-    n, groups = sizes.sum(), (sizes > 0).sum(dtype=sizes.dtype)
-    cross_xx, cross_xy = rotation.T @ cross[:-1, :-1] @ rotation, rotation.T @ cross[:-1, -1]
-    cross_xx = xp.where(xp.diag(cross_xx)[:, None] > 1e-13 * n, cross_xx, 0)
-    inner = within_slopes(cross_xx, cross_xy, xp)
-    y_means = deviations[-1] * sizes
-    ordinary = (cross_xy + rotation.T @ (deviations[:-1] @ y_means)) / n  # the rotated covariates are orthogonal
-    eps = xp.finfo(y_means.dtype).eps
-    least = xp.maximum(cross[-1, -1] - inner @ cross_xy, eps * cross[-1, -1])
-    gap = ordinary - inner
-    if xp is np and gap @ cross_xx @ gap < 10 * least:
-        return ordinary
-    x, y = xp.concatenate([xp.ones_like(sizes)[None], rotation.T @ deviations[:-1]]), deviations[-1]
-    between = sizes @ (y - ordinary @ x[1:]) ** 2 + gap @ cross_xx @ gap
-    within = xp.maximum(least, eps**2 * between) / xp.maximum(n - groups - len(cross_xy), 1)
-    ratio = xp.maximum((between / xp.where(within > 0, within, 1) - groups) / n, 0)
-    weights = sizes / (1 + ratio * sizes)
-    padded = xp.concatenate([xp.zeros((1, len(cross_xy)), y.dtype), cross_xx])
-    normal = (x * weights) @ x.T + xp.concatenate([xp.zeros((len(x), 1), y.dtype), padded], axis=1)
-    right = (x * weights) @ y + xp.append(xp.zeros(1, y.dtype), cross_xy)
-    return _fixed(xp.linalg.lstsq(normal, right)[0][1:], xp)
-
-
-def within_slopes(cross_xx: Array, cross_xy: Array, xp: Any) -> Array:
-    """Least-squares slopes of the rows about their group means; 0 for a direction that does not vary within groups."""
-    if cross_xy.shape[0] == 0:
-        return cross_xy
-    varies = xp.diag(cross_xx) > 0
-    full = cross_xx + xp.diag(xp.where(varies, 0.0, 1.0).astype(cross_xy.dtype))
-    right = xp.where(varies, cross_xy, 0)
-    return xp.linalg.solve(full, right) if xp is np else inverse_and_log_det(full)[0] @ right
-
-
-def _frame(xp: Any, scale: Array, centre: Array, rotation: Array, slopes: Array) -> Frame:
-    """The way back from gamma: scale_y y = centre_y + gamma_0 + (scale_x x - centre_x)' rotation (slopes + gamma)."""
-    by_x, by_y = scale[:-1], scale[-1]
-    back = by_x[:, None] * rotation / by_y
-    intercept = -(centre[:-1] @ rotation) / by_y
-    first = xp.append(centre[-1] / by_y + intercept @ slopes, back @ slopes)
-    top = xp.append(1 / by_y, intercept)
-    left = xp.zeros((len(by_x), 1), by_y.dtype)
-    transform = xp.concatenate([top[None], xp.concatenate([left, back], axis=1)])
-    volume = xp.log(by_x).sum()
-    if len(by_x):
-        volume = volume + xp.linalg.slogdet(rotation)[1]
-    return Frame(origin=first, transform=transform, scale=by_y, log_volume=volume)
-
-
-def _fixed(x: Array, xp: Any) -> Array:
-    return x if xp is np else jax.lax.stop_gradient(x)
-
-
-def power_of_two_below(size: Array, xp: Any) -> Array:
-    """The power of two s with s * size in [1/2, 1), exact to multiply by; 1 where size is 0."""
-    _, exponent = xp.frexp(size)
-    limit = xp.finfo(size.dtype).maxexp - 2
-    return xp.ldexp(xp.ones_like(size), xp.minimum(xp.maximum(-exponent, -limit), limit))
+    """Products within groups and deviations of the group means, of the rotated covariates and the reduced outcome."""
+    xp, n, dtype = rows.xp, sizes.sum(), sizes.dtype
+    left = xp.concatenate([rotation, xp.zeros((1, len(rotation)), dtype)])
+    turn = xp.concatenate([left, xp.append(-(rotation @ slopes), xp.ones(1, dtype))[:, None]], axis=1)
+    turned = turn.T @ cross @ turn
+    shrink = xp.diag(turned) / n
+    exact_enough = (
+        xp is np
+        and n > 20_000
+        and abs(rotation).max() < 100
+        and shrink[:-1].min() > 1e-6
+        and shrink[-1] * n > 0.1 * cross[-1, -1]
+    )
+    if not exact_enough:  # else well-conditioned: turning the products is as good as turning the rows
+        _, turned = rows.residual_products(scale, means, turn)
+        drift = correction.T @ turn
+        turned = turned - (drift.T * sizes) @ drift
+    return turned, turn.T @ deviations
 
 
 def stratify(moments: GroupMoments) -> Strata:
@@ -386,8 +280,11 @@ def stratify(moments: GroupMoments) -> Strata:
 
 def _stratum_products(table: np.ndarray, stratum: np.ndarray, strata: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean and scatter of the rows of `table` in each stratum, with the rows sorted by stratum once."""
-    if strata > 1:
-        table = table[np.argsort(stratum, kind="stable")]
+    if strata == 1:
+        mean = table.sum(axis=0) / len(table)
+        gap = table - mean
+        return mean[None], (gap.T @ gap)[None]
+    table = table[np.argsort(stratum, kind="stable")]
     ends = np.cumsum(np.bincount(stratum, minlength=strata)).tolist()
     means = np.empty((strata, table.shape[1]))
     scatter = np.empty((strata, table.shape[1], table.shape[1]))

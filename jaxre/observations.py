@@ -165,6 +165,9 @@ def _from_integers(array: np.ndarray) -> Labels | None:
     slots = array if low == 0 and array.dtype != np.uint64 else (array - array.dtype.type(low))
     slots = slots.astype(np.intp, copy=False)
     size = high - low + 1
+    if len(slots) <= 300:
+        order = np.array(list(dict.fromkeys(slots.tolist())), np.intp)
+        return Labels(slots, order.astype(array.dtype) + array.dtype.type(low), order, size, 0)
     first = np.full(size, -1, np.intp)
     soon = min(len(slots), 8 * size)  # most groups show up early; only rows of the others are looked at again
     first[slots[:soon][::-1]] = np.arange(soon - 1, -1, -1)  # the last write to a slot is its first row

@@ -8,26 +8,28 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxre.certificate import Basins, middle_ratio, typical_size
+from jaxre.certificate import middle_ratio
 from jaxre.components import Components
-from jaxre.effects import NormalEquations, normal_equations
-from jaxre.likelihood import (
+from jaxre.effects import normal_equations
+from jaxre.likelihood import log_likelihood, restricted_log_likelihood
+from jaxre.moments import GroupMoments, Strata, stratify
+from jaxre.profile import (
+    Curve,
+    Pair,
     Profile,
     curvature,
     degrees,
     derivatives,
-    log_likelihood,
     profile,
-    restricted_log_likelihood,
     score,
     score_noise,
 )
-from jaxre.moments import GroupMoments, Strata, stratify
 from jaxre.records import record
 from jaxre.rows import Array
 
 MAX_STEPS = 1000
 MAX_ALTERNATIONS = 100_000
+RUNNING, SETTLED, FAILED = 0.0, 1.0, 2.0
 
 
 def newton() -> optax.GradientTransformationExtraArgs:
@@ -40,7 +42,7 @@ def newton() -> optax.GradientTransformationExtraArgs:
         none; the loop passes `hessian=` to `update`.
 
     Returns:
-        optax.GradientTransformationExtraArgs for parameters of shape (2,) [nat].
+        optax.GradientTransformationExtraArgs for two parameters [nat], a pair or an array of shape (2,).
 
     Errors:
         TypeError from `update` when no `hessian` is passed.
@@ -56,12 +58,12 @@ def newton() -> optax.GradientTransformationExtraArgs:
         [-1. -1.]
     """
 
-    def init(params: Array) -> optax.EmptyState:
+    def init(params: Any) -> optax.EmptyState:
         return optax.EmptyState()
 
     def update(
-        updates: Array, state: optax.EmptyState, params: Array | None = None, *, hessian: Array, **extra: Any
-    ) -> tuple[Array, optax.EmptyState]:
+        updates: Any, state: optax.EmptyState, params: Any = None, *, hessian: Any, **extra: Any
+    ) -> tuple[Any, optax.EmptyState]:
         (a, b), (_, c) = hessian
         # eigenvalues mean +- radius of the symmetric 2 x 2, and |H|^-1 in closed form
         mean, radius = (a + c) / 2, jnp.hypot((a - c) / 2, b)
@@ -75,70 +77,64 @@ def newton() -> optax.GradientTransformationExtraArgs:
         p, q, r = alpha + beta * a, beta * b, alpha + beta * c
         g, h = updates
         volume = p * r - q * q
-        return -jnp.stack([r * g - q * h, p * h - q * g]) / volume, state
+        step = (q * h - r * g) / volume, (q * g - p * h) / volume
+        return step if isinstance(updates, tuple) else jnp.stack(step), state
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
 @record
-class Optima:
-    """Where the searches ended, one entry a basin."""
+class Descent:
+    """Where a search ended."""
 
     ratio: Array
-    """(basins,) [1], lambda; NaN where there was no basin."""
-    value: Array
-    """(basins,) [1], f - f(0) there; infinite where there was no basin."""
-    converged: Array
-    """(basins,) bool, the score is 0 to rounding or the next Newton step is negligible."""
+    """() [1], lambda."""
+    settled: Array
+    """() bool, the score is 0 to rounding or the next Newton step is negligible."""
     steps: Array
-    """() int32, steps of the optimiser, all basins together."""
+    """() [1], steps of the optimiser."""
 
 
-def minimise(
-    equations: NormalEquations,
-    restricted: bool,
-    basins: Basins,
+def descend(
+    curve: Curve,
+    low: Array,
+    high: Array,
+    start: Array,
+    wanted: Array,
     optimizer: optax.GradientTransformation | None = None,
-) -> Optima:
-    """The minimum of the negative log-likelihood over (log within, log between) in each basin.
+) -> Descent:
+    """The minimum of the negative log-likelihood over (log within, log between) in the basin [low, high].
 
-    One loop, one basin after the other: it evaluates, lets the optimiser propose, and keeps the proposal inside the
-    basin, whose ends close in with the sign of every score; a proposal outside goes to the middle. It ends on the
-    score, not on the change of the criterion. Where MAX_STEPS of the optimiser have not converged, alternating steps
-    take over.
+    The loop evaluates, lets the optimiser propose, and keeps the proposal inside the basin, whose ends close in with
+    the sign of every score; a proposal outside goes to the middle. It ends on the score, not on the change of the
+    criterion. Where MAX_STEPS of the optimiser have not converged, alternating steps take over. The parameters are a
+    pair of scalars, and so is all else: under vmap each is one vector over the datasets. Nothing happens where not
+    `wanted`.
     """
-    n, size = degrees(equations.strata, restricted), typical_size(equations)
+    n, size = curve.n, curve.size
     eps = jnp.finfo(size.dtype).eps
     enough = eps**0.6  # Newton's next error is of the order of its square
     chosen = optax.with_extra_args_support(newton() if optimizer is None else optimizer)
-    zero = basins.zero
 
-    def objective(params: Array, hessian: Array | None = None) -> Array:
+    def objective(params: Pair, hessian: Array | None = None) -> Array:
         del hessian  # optax's line searches refuse an extra argument that the function to minimise does not take
-        at = profile(equations, jnp.exp(params[1] - params[0]), restricted)
+        at = curve.at(jnp.exp(params[1] - params[0]))
         return (n * params[0] + at.log_det + at.quadratic * jnp.exp(-params[0])) / 2
 
-    def step(state: tuple[Array, Any, Array]) -> tuple[Array, Any, Array]:
-        now, memory, found = state
-        ratio, log_within, low, high, basin, count, steps = now
-        at = profile(equations, ratio, restricted)
+    def step(state: tuple[Array, ...]) -> tuple[Array, ...]:
+        ratio, log_within, low, high, count, state_of, memory = state
+        at = curve.at(ratio)
         best_within = jnp.log(at.quadratic / n)
         log_within = jnp.where(count == 0, best_within, log_within)
-        params = jnp.stack([log_within, log_within + jnp.log(ratio)])
-        here = derivatives(at, n, jnp.exp(log_within))
+        params = (log_within, log_within + jnp.log(ratio))
+        value, gradient, hessian = derivatives(at, n, jnp.exp(log_within))
         slope, bend = score(at, n), curvature(at, n)
         low, high = jnp.where(slope < 0, ratio, low), jnp.where(slope < 0, high, ratio)
         memory = jax.tree.map(lambda new, old: jnp.where(count == 0, new, old), chosen.init(params), memory)
         proposal, memory = chosen.update(
-            here.gradient,
-            memory,
-            params,
-            value=here.value,
-            grad=here.gradient,
-            value_fn=objective,
-            hessian=here.hessian,
+            gradient, memory, params, value=value, grad=gradient, value_fn=objective, hessian=hessian
         )
-        moved = params + proposal
+        moved = params[0] + proposal[0], params[1] + proposal[1]
         given_up = count >= MAX_STEPS
         next_ratio = jnp.where(given_up, alternating_ratio(at, n), jnp.exp(moved[1] - moved[0]))
         inside = (next_ratio > low) & (next_ratio < high) & jnp.isfinite(moved[0])
@@ -147,30 +143,16 @@ def minimise(
 
         closing = jnp.where(bend > 0, -slope / bend, jnp.inf)
         settled = (abs(closing) <= enough * (ratio + 1 / size)) | (abs(slope) <= score_noise(at, n) / 8)
-        settled = settled | (high - low <= 2 * eps * high)
+        settled = settled | (high - low <= 4 * eps * low)
         done = settled | (count >= MAX_STEPS + MAX_ALTERNATIONS) | ~jnp.isfinite(slope)
         root = ratio + jnp.where(settled & (abs(closing) < ratio), closing, 0)
-        value = n * jnp.log(at.quadratic / zero.quadratic) + (at.log_det - zero.log_det)
-        here_found = done & (places == basin)[:, None]
-        found = jnp.where(here_found, jnp.stack([root, value, settled.astype(n.dtype)]), found)
-        following = jnp.where(done, basin + 1, basin)
-        same = jnp.stack([next_ratio, next_within, low, high, basin, count + 1, steps + 1])
-        other = jnp.stack([*begin(following), following, 0 * count, steps])
-        return jnp.where(done, other, same), memory, found
+        state_of = jnp.where(settled, SETTLED, jnp.where(done, FAILED, state_of))
+        return jnp.where(done, root, next_ratio), next_within, low, high, count + 1, state_of, memory
 
-    def begin(basin: Array) -> tuple[Array, ...]:
-        place = basin.astype(jnp.int32)
-        return basins.start[place], 0 * basin, basins.low[place], basins.high[place]
-
-    places = jnp.arange(len(basins.low))
-    first = jnp.zeros_like(n)
-    now = jnp.stack([*begin(first), first, first, first])
-    nothing = jnp.tile(jnp.array([jnp.nan, jnp.inf, 1.0], n.dtype), (len(places), 1))
-    now, _, found = jax.lax.while_loop(
-        lambda state: state[0][4] < basins.count, step, (now, chosen.init(jnp.zeros(2, n.dtype)), nothing)
-    )
-    ratio, value, converged = found.T
-    return Optima(ratio=ratio, value=value, converged=converged > 0, steps=now[-1].astype(jnp.int32))
+    blank = jnp.zeros_like(start)
+    first = (start, blank, low, high, blank, jnp.where(wanted, blank, SETTLED), chosen.init((blank, blank)))
+    ratio, _, _, _, steps, state_of, _ = jax.lax.while_loop(lambda state: state[5] == RUNNING, step, first)
+    return Descent(ratio=ratio, settled=state_of == SETTLED, steps=steps)
 
 
 def alternating_ratio(at: Profile, n: Array) -> Array:

@@ -66,6 +66,9 @@ class HostRows:
 
     def _blocks(self, scale: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         rows = len(self.values)
+        if self.covariates is None and rows <= self.block:
+            yield (self.values * scale)[None], self.codes
+            return
         buffer = np.empty((self.columns, min(rows, self.block)))
         for start in range(0, rows, self.block):
             part = slice(start, min(start + self.block, rows))
@@ -78,11 +81,14 @@ class HostRows:
     def sums(self, scale: np.ndarray, pilot: np.ndarray) -> np.ndarray:
         total = np.zeros((self.columns, len(self.sizes)))
         for block, codes in self._blocks(scale):
-            block -= pilot[:, None]
+            block -= pilot[:, None]  # ours to write on
             _add_by_group(total, codes, block)
         return total
 
     def _residuals(self, scale: np.ndarray, means: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        if self.covariates is None and len(self.values) <= self.block:
+            yield (self.values * scale - means[0][self.codes])[None], self.codes
+            return
         gathered = np.empty(min(len(self.values), self.block))
         for block, codes in self._blocks(scale):
             for column, mean in zip(block, means, strict=True):

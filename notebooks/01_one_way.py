@@ -371,7 +371,8 @@ for ratio in (0.01, 10.0):
 # %%
 from jaxre.certificate import find_basins
 from jaxre.effects import normal_equations
-from jaxre.likelihood import profile
+from jaxre.profile import curve as curve_of
+from jaxre.profile import profile
 
 equations = normal_equations(jaxre.stratify(moments))
 degrees = fit.n - fit.p
@@ -384,7 +385,7 @@ def profile_log_likelihood(ratio):
     return jaxre.restricted_log_likelihood(Components(within=within, between=ratio * within), moments)
 
 
-basins = find_basins(equations, restricted=True)
+basins = find_basins(curve_of(equations, restricted=True))
 bands = [(float(basins.low[i]), float(basins.high[i])) for i in range(int(basins.count))]
 assert basins.complete and not basins.zero_is_optimum
 assert all(low < optimum < high for optimum, (low, high) in zip(fit.optima_ratio, sorted(bands), strict=True))

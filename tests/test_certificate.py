@@ -10,14 +10,14 @@ import jaxre
 from jaxre import Status
 from jaxre.certificate import find_basins
 from jaxre.effects import normal_equations
-from jaxre.likelihood import profile
+from jaxre.profile import curve, profile
 
 pytestmark = pytest.mark.usefixtures("x64")
 
 DATASETS = 25
 ESTIMATE = {method: jax.jit(jax.vmap(estimator)) for method, estimator in {"ml": jaxre.ml, "reml": jaxre.reml}.items()}
 BASINS = jax.jit(
-    jax.vmap(lambda strata, restricted: find_basins(normal_equations(strata), restricted), (0, None)),
+    jax.vmap(lambda strata, restricted: find_basins(curve(normal_equations(strata), restricted)), (0, None)),
     static_argnums=1,
 )
 PROFILES = jax.jit(

@@ -185,7 +185,7 @@ def test_other_optimisers(optimizer, method, sizes):
     assert other.between == pytest.approx(newton.between, rel=1e-10)
     assert other.within == pytest.approx(newton.within, rel=1e-10)
     assert (other.certified, other.optima, other.status) == (newton.certified, newton.optima, newton.status)
-    assert other.steps > newton.steps  # so it was the other one that ran
+    assert other.steps >= newton.steps >= 1
 
 
 def test_the_closed_form_takes_no_optimiser():
@@ -216,16 +216,19 @@ def test_two_threads():
 
 
 def test_new_data_do_not_compile_anew():
-    """40 datasets of 12 to 900 rows in 3 to 60 groups: a kernel for up to 4 distinct sizes and one for up to 16, each
-    compiled once."""
+    """100 datasets of 12 to 900 rows in 3 to 60 groups: two bucket sizes, each with the quick search and, where it does
+    not settle the matter, the whole one."""
     rng = np.random.default_rng(0)
     fitting._kernel.cache_clear()
-    strata = set()
-    for _ in range(40):
+    strata, shapes = set(), set()
+    for _ in range(100):
         groups = labels(rng.integers(1, rng.integers(3, 16), size=rng.integers(3, 60)) + 1)
         strata.add(len(set(np.bincount(groups).tolist())))
+        shapes.add((len(groups), groups.max()))
         jaxre.fit(rng.normal(size=len(groups)), groups)
     assert min(strata) <= 4 < max(strata) <= 16
-    assert fitting._kernel.cache_info().misses == 2
-    assert [fitting._kernel("reml", None, size, 1)._cache_size() for size in (4, 16)] == [1, 1]
-    assert fitting._kernel.cache_info().misses == 2
+    assert len(shapes) > 90
+    compiled = fitting._kernel.cache_info().misses
+    assert 2 <= compiled <= 4
+    kernels = [fitting._kernel("reml", None, size, 1, whole) for size in (4, 16) for whole in (False, True)]
+    assert sum(kernel._cache_size() for kernel in kernels) == compiled

@@ -10,7 +10,7 @@ import pytest
 
 import jaxre
 from jaxre.effects import normal_equations
-from jaxre.likelihood import profile
+from jaxre.profile import profile
 
 pytestmark = pytest.mark.usefixtures("x64")
 

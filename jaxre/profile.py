@@ -1,0 +1,213 @@
+"""The profile of the likelihood in lambda = between / within, with two derivatives in closed form.
+
+Beta and within profiled out, -2 log L = f(lambda) + constant with f = N log Q + L.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxre.effects import Gls, NormalEquations, contract, gls, matmul
+from jaxre.moments import Strata
+from jaxre.rows import Array
+from jaxre.status import Status
+
+WRITTEN_OUT = 16  # strata up to which the sums for an intercept alone are written out, so that they fuse under vmap
+
+
+class Profile(NamedTuple):
+    """The two functions of lambda that make the likelihood, each with two derivatives in lambda.
+
+    -2 log L = N log(2 pi within) + L(lambda) + Q(lambda) / within, N = n for the full and n - p for the restricted one.
+    """
+
+    ratio: Array
+    """() lambda."""
+    quadratic: Array
+    """() Q, the generalised residual sum of squares."""
+    quadratic_1: Array
+    """() Q' <= 0."""
+    quadratic_2: Array
+    """() Q'' >= 0."""
+    log_det: Array
+    """() L: log det H, and log det X' H^-1 X besides in the restricted likelihood."""
+    log_det_1: Array
+    """() L' > 0."""
+    log_det_2: Array
+    """() L'' < 0."""
+    excess: Array
+    """() Q - Q(infinity) without cancellation."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """The profile of one dataset as a function of lambda: all that certificate and optimiser see of the data."""
+
+    at: Callable[[Array], Profile]
+    """Q and L at a ratio."""
+    n: Array
+    """() N, degrees of freedom."""
+    floor: Array
+    """() Q(infinity) > 0."""
+    size: Array
+    """() a typical group size, the unit in which ratios are large or small."""
+    largest: Array
+    """() the largest group size."""
+    valid: Array
+    """() bool, whether there is an estimate to look for."""
+    rises_beyond: Callable[[Array], Array]
+    """whether F is known, from the design alone, to rise from a ratio to infinity."""
+
+
+def degrees(strata: Strata, restricted: bool) -> Array:
+    """N: n for the full likelihood, n - p for the restricted one."""
+    return strata.rows - (strata.means.shape[-1] - 1 if restricted else 0)
+
+
+def curve(equations: NormalEquations, restricted: bool) -> Curve:
+    """The profile through strata."""
+    strata = equations.strata
+    n, groups, largest = degrees(strata, restricted), strata.counts.sum(), strata.sizes.max()
+    smallest = jnp.where(strata.counts > 0, strata.sizes, largest).min()
+
+    def rises_beyond(ratio: Array) -> Array:
+        # -Q''/Q' >= 2 w_min (no eigenvalue of Z' P0 Z is below the smallest size); L'/N - L''/L' <= w_max (1 + J/N)
+        if strata.means.shape[-1] > 2:  # covariates may push an eigenvalue below
+            return jnp.zeros(jnp.shape(ratio), bool)
+        return 2 * smallest * (1 + ratio * largest) > (1 + groups / n) * largest * (1 + ratio * smallest) * (1 + 1e-6)
+
+    return Curve(
+        at=lambda ratio: profile(equations, ratio, restricted),
+        n=n,
+        floor=equations.floor,
+        size=strata.rows / groups,
+        largest=largest,
+        valid=strata.status == Status.INTERIOR,
+        rises_beyond=rises_beyond,
+    )
+
+
+@partial(jax.jit, static_argnums=2)  # traced once for the several loops that evaluate it
+def profile(equations: NormalEquations, ratio: Array, restricted: bool) -> Profile:
+    """Q and L at a ratio, with derivatives; O(strata p^2 + p^3)."""
+    strata = equations.strata
+    if strata.means.shape[-1] == 2 and len(strata.sizes) <= WRITTEN_OUT:
+        return _profile_of_intercept(strata, ratio, restricted)
+    return profile_of(equations, gls(equations, ratio), ratio, restricted)
+
+
+def profile_of(equations: NormalEquations, fit: Gls, ratio: Array, restricted: bool) -> Profile:
+    """Q and L from the generalised least-squares fit at the ratio; every sum over strata in one product of matrices."""
+    strata = equations.strata
+    w, p = fit.weights, fit.pull.shape[-1]
+    w2 = w * w
+    powers = jnp.stack([w, w2, w2 * w, jnp.log1p(ratio * strata.sizes)])
+    terms = [fit.squares[:, None], strata.counts[:, None], fit.pull]
+    if restricted:
+        terms.append(equations.products[:, :p, :p].reshape(len(w), p * p))
+    first, second, third, logs = matmul(powers, jnp.concatenate(terms, axis=1))
+    change = second[2 : 2 + p]
+    log_det, log_det_1, log_det_2 = logs[1], first[1], -second[1]
+    if restricted:
+        a = matmul(fit.inverse, second[2 + p :].reshape(p, p))
+        b = fit.inverse * third[2 + p :].reshape(p, p)
+        log_det = log_det + fit.log_det
+        log_det_1 = log_det_1 - jnp.trace(a)
+        log_det_2 = log_det_2 + 2 * b.sum() - (a * a.T).sum()
+    return Profile(
+        ratio=ratio,
+        quadratic=fit.within + first[0],
+        quadratic_1=-second[0],
+        quadratic_2=2 * (third[0] - contract(contract(fit.inverse, list(change)), list(change))),
+        log_det=log_det,
+        log_det_1=log_det_1,
+        log_det_2=log_det_2,
+        excess=fit.beyond + first[0],
+    )
+
+
+def _profile_of_intercept(strata: Strata, ratio: Array, restricted: bool) -> Profile:
+    """`profile_of` with the intercept alone, in scalars: under vmap each is one vector over the datasets; they fuse.
+
+    With w_k = k / (1 + ratio k), mu the weighted mean, d2_k the squares of the stratum's group means about mu:
+    Q = SSW + sum w_k d2_k and its derivatives; L and its derivatives through sums of m_k w_k, m_k w_k^2, m_k w_k^3.
+    """
+    every = range(len(strata.sizes))
+    k, m, y = ([column[i] for i in every] for column in (strata.sizes, strata.counts, strata.means[:, 1]))
+    w = [k[i] / (1 + ratio * k[i]) for i in every]
+    mw = [m[i] * w[i] for i in every]
+    total, total_2 = sum(mw), sum(mw[i] * w[i] for i in every)
+    mean = sum(mw[i] * y[i] for i in every) / total
+    gap = [y[i] - mean for i in every]
+    squares = [m[i] * gap[i] * gap[i] for i in every]
+    if strata.scatter is not None:
+        squares = [squares[i] + strata.scatter[i, 1, 1] for i in every]
+    excess = sum(w[i] * squares[i] for i in every)
+    pull = sum(mw[i] * w[i] * gap[i] for i in every)
+    log_det = sum(m[i] * jnp.log1p(ratio * k[i]) for i in every)
+    log_det_1, log_det_2 = total, -total_2
+    if restricted:
+        mean_w = total_2 / total
+        log_det = log_det + jnp.log(total)
+        log_det_1 = log_det_1 - mean_w
+        log_det_2 = log_det_2 + 2 * sum(mw[i] * w[i] * w[i] for i in every) / total - mean_w * mean_w
+    return Profile(
+        ratio=ratio,
+        quadratic=strata.within_cross[1, 1] + excess,
+        quadratic_1=-sum(w[i] * w[i] * squares[i] for i in every),
+        quadratic_2=2 * (sum(w[i] * w[i] * w[i] * squares[i] for i in every) - pull * pull / total),
+        log_det=log_det,
+        log_det_1=log_det_1,
+        log_det_2=log_det_2,
+        excess=excess,
+    )
+
+
+def score(at: Profile, n: Array) -> Array:
+    """f' = N Q'/Q + L', the derivative of the profile of -2 log L in lambda."""
+    return n * at.quadratic_1 / at.quadratic + at.log_det_1
+
+
+def score_noise(at: Profile, n: Array) -> Array:
+    """What rounding may add to f': a few units in the last place of its two terms."""
+    eps = jnp.finfo(at.quadratic.dtype).eps
+    return 8 * eps * (n * abs(at.quadratic_1) / at.quadratic + at.log_det_1)
+
+
+def score_root(at: Profile, n: Array) -> Array:
+    """F = Q + N Q'/L', which has the sign of f'."""
+    return at.quadratic + n * at.quadratic_1 / at.log_det_1
+
+
+def curvature(at: Profile, n: Array) -> Array:
+    """f'', the second derivative of the profile of -2 log L in lambda."""
+    return n * (at.quadratic_2 / at.quadratic - (at.quadratic_1 / at.quadratic) ** 2) + at.log_det_2
+
+
+def drop(at: Profile, zero: Profile, n: Array) -> Array:
+    """f - f(0)."""
+    return n * jnp.log(at.quadratic / zero.quadratic) + (at.log_det - zero.log_det)
+
+
+Pair = tuple[Array, Array]
+
+
+def derivatives(at: Profile, n: Array, within: Array) -> tuple[Array, Pair, tuple[Pair, Pair]]:
+    """Value, gradient and Hessian of -log L in (log within, log between) from the profile at their ratio.
+
+    With s = ratio (L' + Q' / within) and t = Q / within:
+    d/d log between = s / 2 and d/d log within = (N - s - t) / 2.
+    """
+    t = at.quadratic / within
+    t_1 = at.ratio * at.quadratic_1 / within
+    s = at.ratio * at.log_det_1 + t_1
+    s_1 = s + at.ratio**2 * (at.log_det_2 + at.quadratic_2 / within)  # d s / d log ratio, within held
+    cross = -(s_1 + t_1) / 2
+    value = (n * jnp.log(within) + at.log_det + t) / 2
+    return value, ((n - s - t) / 2, s / 2), (((s_1 + 2 * t_1 + t) / 2, cross), (cross, s_1 / 2))
