@@ -1,301 +1,307 @@
-"""Time and accuracy of one fit, beside other tools, in one run: `python benchmarks/one_fit.py [--quick]`.
+"""One fit at a time: how long, how exact and with how much memory, beside the other tools for the same model.
 
-Writes benchmarks/results/one_fit.json. Every tool fits the same data by REML, with the intercept alone or with
-covariates, in turns, on one core; what counts is the medians' ratios within the run. The error is that of `between`
-against the root of the score in 50-digit arithmetic on the strata of the same doubles (Dyestuff: 1764.05 exactly).
+    python benchmarks/one_fit.py [--quick] [--peers PYTHON] [--out FILE]
+
+Every tool has a process of its own on the same data and the same core; the repetitions are interleaved, so that a slow
+minute of the machine strikes all of them. The answers go to FILE as JSON, benchmarks/results/one_fit.json by default;
+`table.py` turns that into the README's table.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
 import json
 import os
-import pathlib
 import platform
+import select
+import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import warnings
-from collections.abc import Callable
-from importlib import metadata
+from decimal import Decimal
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
-for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
-    os.environ.setdefault(name, "1")
-os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+import numpy as np
+import table
+from exact import between_and_within
 
-import numpy as np  # noqa: E402
-import pandas as pd  # noqa: E402
-
-import jaxre  # noqa: E402
-
-HERE = pathlib.Path(__file__).parent
-LIMIT = 20.0  # seconds: a tool slower than this at one size is not asked for the next
-Data = tuple[np.ndarray, Any, np.ndarray | None]
-
-
-def simulate(rows: int, groups: int, covariates: int, seed: int = 1) -> Data:
-    """Unequal integer-labelled groups in random order, between 1, within 1."""
-    rng = np.random.default_rng(seed)
-    share = rng.random(groups) + 0.1
-    labels = rng.choice(groups, rows, p=share / share.sum())
-    x = rng.normal(size=(rows, covariates)) if covariates else None
-    return rng.normal(size=rows) + rng.normal(size=groups)[labels], labels, x
-
-
-def pairs() -> Data:
-    """125,066 groups of two with 7 coefficients."""
-    rng = np.random.default_rng(2)
-    labels = np.repeat(np.arange(125_066), 2)
-    x = rng.normal(size=(len(labels), 6))
-    return rng.normal(size=len(labels)) + rng.normal(size=125_066)[labels], labels, x
+HERE = Path(__file__).resolve().parent
+UNIT = 2.0**-12  # the synthetic data are multiples of it, so that their sums are exact in integers
+LIMIT = 20.0  # [s] for one fit; a tool that needs more is left out from there on
+LOADING = 180.0  # [s] to import a tool and read the data, and for jaxre to compile
+BURST = 0.25  # [s] of fits, of which the median counts, at each turn of a tool
+BUDGET = 40.0  # [s] for all the turns of a tool on one dataset, of which there are three at least
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "RAYON_NUM_THREADS": "1",
+    "POLARS_MAX_THREADS": "1",
+    "RUST_BACKTRACE": "0",
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
+    "JAX_PLATFORMS": "cpu",
+}
+THIS_CHECKOUT = {"PYTHONPATH": os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))}
+TOOLS = ("jaxre", "glmm", "lme-python", "mixedlm", "statsmodels", "lme4")
+LABELS = ("integers", "Arrow dictionary", "pandas categorical", "Arrow strings", "object strings")
 
 
-def frame(data: Data) -> pd.DataFrame:
-    y, labels, x = data
-    columns = {"y": y, "g": pd.Categorical(labels)}
-    return pd.DataFrame(columns | ({} if x is None else {f"x{i}": x[:, i] for i in range(x.shape[1])}))
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A dataset to fit, and who fits it."""
+
+    name: str
+    n: int
+    groups: int
+    p: int
+    tools: tuple[str, ...] = TOOLS
+    labels: tuple[str, ...] = ("integers",)
+
+    def draw(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """y, g and x: Dyestuff, or drawn from the model with both variances 1."""
+        if self.name == "Dyestuff":
+            from jaxre import datasets
+
+            columns = datasets.load("dyestuff").columns
+            batches = np.unique(columns["Batch"], return_inverse=True)[1]
+            return columns["Yield"].astype(float), batches.astype(np.int64), np.empty((self.n, 0))
+        rng = np.random.default_rng(20240607)
+        if self.n == 2 * self.groups:
+            sizes = np.full(self.groups, 2)
+        else:
+            sizes = 1 + rng.multinomial(self.n - self.groups, rng.dirichlet(np.full(self.groups, 3.0)))
+        g = rng.permutation(np.repeat(np.arange(self.groups), sizes))
+        x = rng.normal(size=(self.n, self.p - 1)) + rng.normal(size=(self.groups, self.p - 1))[g]
+        y = 3 + x.sum(axis=1) + rng.normal(size=self.groups)[g] + rng.normal(size=self.n)
+        return np.round(y / UNIT) * UNIT, 1001 + g, np.round(x / UNIT) * UNIT
 
 
-def formula(data: Data, group: str = " + (1 | g)") -> str:
-    return "y ~ 1" + ("" if data[2] is None else "".join(f" + x{i}" for i in range(data[2].shape[1]))) + group
+CASES = (
+    Case("Dyestuff", 30, 6, 1),
+    Case("synthetic", 10_000, 100, 1),
+    Case("synthetic", 10_000, 100, 6),
+    Case("synthetic", 100_000, 1_000, 1),
+    Case("synthetic", 100_000, 1_000, 6),
+    Case("synthetic", 250_132, 125_066, 7),
+    Case("synthetic", 1_000_000, 10_000, 1),
+    Case("synthetic", 1_000_000, 10_000, 6),
+    Case("labels", 1_000_000, 10_000, 1, ("jaxre",), LABELS),
+)
+QUICK = (*CASES[:3], Case("synthetic", 4_000, 2_000, 7), Case("labels", 10_000, 100, 1, ("jaxre",), LABELS))
 
 
-def statsmodels(data: Data) -> Callable[[], float]:
-    from statsmodels.regression.mixed_linear_model import MixedLM
-
-    y, labels, x = data
-    design = np.ones((len(y), 1)) if x is None else np.c_[np.ones(len(y)), x]
-    return lambda: float(np.asarray(MixedLM(y, design, labels).fit(reml=True).cov_re)[0, 0])
+class Unavailable(Exception):
+    """Why a tool has no result."""
 
 
-def lme_python(data: Data) -> Callable[[], float]:
-    from lme_python import lmer
+class Worker:
+    """A tool in a process of its own, with the data loaded; peers/worker.py says what it is told and answers."""
 
-    table, model = frame(data).astype({"g": str}), formula(data)
-    return lambda: next(row[3] for row in lmer(model, table).var_corr if row[0] == "g")
+    def __init__(self, tool: str, labels: str, folder: Path, p: int, peers: str):
+        command = [sys.executable if tool == "jaxre" else peers, str(HERE / "peers" / "worker.py")]
+        command += [tool, str(folder), labels]
+        if tool == "lme4":
+            rscript = shutil.which("Rscript")
+            if rscript is None:
+                raise Unavailable("Rscript is not installed")
+            command = [rscript, str(HERE / "peers" / "lme4.R"), str(folder), str(p - 1)]
+        self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            bufsize=0,
+            env=os.environ | (THIS_CHECKOUT if tool == "jaxre" else {}),
+        )
+        self.turns: list[float] = []
+        try:
+            self.version = self._answer("loaded", LOADING)[0]
+            limit = LOADING if tool == "jaxre" else LIMIT
+            self.first_fit, before, after = map(float, self._answer("ready", limit))
+        except Unavailable:
+            self.close()
+            raise
+        self.peak_megabytes = {"with the data": round(before), "with the data and a fit": round(after)}
+
+    def turn(self) -> None:
+        """Up to 200 fits in BURST seconds, of which the median counts."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # a process that has ended says why below
+            self.process.stdin.write(f"200 {BURST}\n".encode())
+        seconds, self.between, self.within = map(float, self._answer("fitted", LIMIT + BURST))
+        self.turns.append(seconds)
+
+    def _answer(self, word: str, limit: float) -> list[str]:
+        assert self.process.stdout is not None
+        if not select.select([self.process.stdout], [], [], limit)[0]:
+            raise Unavailable(f"longer than {limit:.0f} s")
+        words = self.process.stdout.readline().decode().split()
+        if words[:1] != [word]:
+            self.process.wait(timeout=LIMIT)
+            self.errors.seek(0)
+            lines = [line for line in self.errors.read().decode(errors="replace").splitlines() if line.strip()]
+            lines = [line for line in lines if not line.startswith("note: ")]
+            raise Unavailable(lines[-1].strip()[:200] if lines else f"ended with {self.process.returncode}")
+        return words[1:]
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+        self.errors.close()
 
 
-def mixedlm(data: Data) -> Callable[[], float]:
-    from mixedlm import lmer
+def measure(case: Case, peers: str, rounds: int, too_slow: dict[str, str]) -> dict[str, Any]:
+    """All tools on one dataset, in turns."""
+    y, g, x = case.draw()
+    results: dict[str, Any] = {}
+    workers: dict[str, Worker] = {}
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        folder = Path(name)
+        y.tofile(folder / "y.f8")
+        g.tofile(folder / "g.i8")
+        np.ascontiguousarray(x.T).tofile(folder / "x.f8")
+        for tool in case.tools:
+            for labels in case.labels:
+                key = tool if len(case.labels) == 1 else labels
+                try:
+                    if tool in too_slow:
+                        raise Unavailable(too_slow[tool])
+                    workers[key] = Worker(tool, labels, folder, case.p, peers)
+                    stack.callback(workers[key].close)
+                except Unavailable as reason:
+                    results[key] = {"unavailable": str(reason)}
+                    if str(reason).startswith("longer than"):
+                        too_slow.setdefault(tool, f"{reason} at {case.n} rows")
+        for turn in range(rounds):
+            for key, worker in list(workers.items()):
+                if turn >= 3 and sum(worker.turns) + worker.turns[-1] > BUDGET:
+                    continue
+                try:
+                    worker.turn()
+                except Unavailable as reason:
+                    results[key] = {"unavailable": str(reason)}
+                    del workers[key]
+    reference = workers["jaxre" if len(case.labels) == 1 else LABELS[0]]
+    between, within = between_and_within(y, g, x, UNIT, reference.between / reference.within)
+    for key, worker in workers.items():
+        results[key] = {
+            "seconds": statistics.median(worker.turns),
+            "fastest": min(worker.turns),
+            "slowest": max(worker.turns),
+            "turns": len(worker.turns),
+            "first_fit": worker.first_fit,
+            "error": {
+                "between": float(abs(Decimal(worker.between) / between - 1)),
+                "within": float(abs(Decimal(worker.within) / within - 1)),
+            },
+            "peak_megabytes": worker.peak_megabytes,
+            "version": worker.version,
+        }
+    return {
+        "name": case.name,
+        "n": len(y),
+        "groups": len(np.unique(g)),
+        "coefficients": case.p,
+        "between": f"{between:.25g}",
+        "within": f"{within:.25g}",
+        "results": {key: results[key] for key in (case.tools if len(case.labels) == 1 else case.labels)},
+    }
 
-    table, model = frame(data), formula(data)
-    return lambda: float(lmer(model, table).VarCorr().groups["g"].variance["(Intercept)"])
 
-
-def glmm(data: Data) -> Callable[[], float]:
-    import glmm as package
-
-    table, model = frame(data).astype({"g": str}), formula(data)
-    return lambda: float(np.ravel(package.fit(table, model).tau2)[0])
-
-
-PEERS = {"lme-python": lme_python, "mixedlm": mixedlm, "glmm": glmm, "statsmodels": statsmodels}
-
-LME4 = """
-suppressMessages(library(lme4)); a <- commandArgs(TRUE); d <- read.csv(a[1]); d$g <- factor(d$g); f <- as.formula(a[2])
-t <- numeric(); for (i in 1:as.integer(a[3])) t <- c(t, system.time(m <- lmer(f, d))[["elapsed"]])
-cat(sprintf("%.17g %.17g %s", median(t), as.data.frame(VarCorr(m))$vcov[1], packageVersion("lme4")))
+COLD = """
+import time
+start = time.perf_counter()
+import jaxre
+imported = time.perf_counter()
+y = [1545.0, 1440, 1440, 1520, 1580, 1540, 1555, 1490, 1560, 1495, 1595, 1550, 1605, 1510, 1560]
+jaxre.fit(y, [0] * 5 + [1] * 5 + [2] * 5)
+print(imported - start, time.perf_counter() - start)
 """
 
 
-def lme4(data: Data, repeats: int) -> dict[str, Any]:
+def cold_start(repetitions: int) -> dict[str, Any]:
+    """[s], import and first fit in fresh processes, with and without a persistent compilation cache, in turns."""
+    times: dict[str, list[list[float]]] = {"without a cache": [], "with a persistent cache": []}
     with tempfile.TemporaryDirectory() as folder:
-        path = pathlib.Path(folder) / "data.csv"
-        frame(data).to_csv(path, index=False, float_format="%.17g")
-        try:
-            done = subprocess.run(
-                ["Rscript", "-e", LME4, str(path), formula(data), str(repeats)],
-                capture_output=True,
-                text=True,
-                timeout=200,
-            )
-            seconds, between, version = done.stdout.split()
-        except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-            return {"unavailable": f"{type(error).__name__}: {error}"[:200]}
-    return {"seconds": float(seconds), "between": float(between), "version": version}
+        cache = {
+            "JAX_COMPILATION_CACHE_DIR": folder,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        }
+        bare = {key: value for key, value in os.environ.items() if key not in cache} | THIS_CHECKOUT
 
+        def once(environment: dict[str, str]) -> list[float]:
+            command = [sys.executable, "-c", COLD]
+            run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+            return [float(word) for word in run.stdout.split()]
 
-def truth(data: Data) -> float:
-    """between by bisection on the REML score in 50 digits, from the strata in double precision."""
-    import mpmath as mp
-
-    y, labels, x = data
-    if len(y) == 30:
-        return 1764.05
-    strata = jaxre.stratify(_moments(y, labels, x))
-    mp.mp.dps = 50
-    p, q = strata.means.shape[1] - 1, strata.means.shape[1]
-    exact = lambda table: mp.matrix(np.asarray(table, float).tolist())
-    parts = []
-    for k, m, mean, scatter in zip(strata.sizes, strata.counts, strata.means, strata.scatter, strict=True):
-        row = exact(mean[:, None])
-        parts.append((mp.mpf(float(k)), mp.mpf(float(m)), exact(scatter) + float(m) * row * row.T))
-    within, n = exact(strata.within_cross), mp.mpf(float(strata.rows)) - p
-
-    def score(ratio: Any) -> tuple[Any, Any]:
-        normal, first, trace = within.copy(), mp.zeros(q), mp.mpf(0)
-        for k, m, product in parts:
-            w = k / (1 + ratio * k)
-            normal, first, trace = normal + w * product, first + w**2 * product, trace + m * w
-        inverse = normal[:p, :p] ** -1
-        beta = inverse * normal[:p, p]
-        z = mp.matrix([*(-b for b in beta), 1])
-        quadratic, fall = (z.T * normal * z)[0], (z.T * first * z)[0]
-        lost = sum((inverse * first[:p, :p])[i, i] for i in range(p))
-        return -n * fall / quadratic + trace - lost, quadratic / n
-
-    guess = jaxre.fit(y, labels, x).ratio
-    ratio = mp.findroot(lambda r: score(r)[0], (mp.mpf(guess) * (1 - mp.mpf(10) ** -6), mp.mpf(guess)), tol=1e-60)
-    return float(ratio * score(ratio)[1] / strata.frame.scale**2)
-
-
-def _moments(y: np.ndarray, labels: np.ndarray, x: np.ndarray | None) -> Any:
-    from jaxre.moments import moments_of
-    from jaxre.observations import observe
-    from jaxre.rows import HostRows
-
-    seen = observe(y, labels, x)
-    return moments_of(HostRows(seen.values, seen.groups.slots, seen.covariates, seen.sizes, seen.extremes))
-
-
-def compare(data: Data, repeats: int, asked: dict[str, Any]) -> dict[str, Any]:
-    """Median seconds and relative error of every tool, in turns."""
-    exact = truth(data)
-    tools: dict[str, Callable[[], float]] = {"jaxre": lambda: jaxre.fit(*data).between}
-    results: dict[str, Any] = {}
-    for name, prepare in asked.items():
-        try:
-            tool = prepare(data)
-            begun = time.perf_counter()
-            tool()
-            if time.perf_counter() - begun < LIMIT:
-                tools[name] = tool
-            else:
-                results[name] = {"unavailable": f"one fit takes more than {LIMIT:.0f} s"}
-        except Exception as error:  # a peer that fails is a result, not the end of the run
-            results[name] = {"unavailable": f"{type(error).__name__}: {error}"[:200]}
-    times: dict[str, list[float]] = {name: [] for name in tools}
-    values: dict[str, float] = {}
-    for tool in tools.values():
-        tool()
-    for _ in range(repeats):
-        for name, tool in tools.items():
-            begun = time.perf_counter()
-            values[name] = tool()
-            times[name].append(time.perf_counter() - begun)
-    for name, seconds in times.items():
-        results[name] = {"seconds": float(np.median(seconds)), "error": abs(values[name] / exact - 1)}
-    r = lme4(data, min(repeats, 3))
-    results["lme4"] = r if "unavailable" in r else {"seconds": r["seconds"], "error": abs(r["between"] / exact - 1)}
-    return results
-
-
-def cold(cache: str | None) -> float:
-    """Seconds from a fresh process to the first fit."""
-    code = (
-        "import time; t = time.perf_counter()\nimport numpy as np, jaxre\n"
-        "jaxre.fit(np.arange(30.0) % 7, np.repeat(np.arange(6), 5))\nprint(time.perf_counter() - t)"
-    )
-    extra = {
-        "JAX_COMPILATION_CACHE_DIR": cache or "",
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        once(bare | cache)  # fills the cache
+        for _ in range(repetitions):
+            for (_, found), environment in zip(times.items(), (bare, bare | cache), strict=True):
+                found.append(once(environment))
+    return {
+        kind: {
+            "import": statistics.median(pair[0] for pair in pairs),
+            "seconds": statistics.median(pair[1] for pair in pairs),
+            "fastest": min(pair[1] for pair in pairs),
+            "slowest": max(pair[1] for pair in pairs),
+            "turns": len(pairs),
+        }
+        for kind, pairs in times.items()
     }
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | (extra if cache else {}),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return float(done.stdout)
 
 
-def peak() -> float:
-    """MiB of memory that a fit of a million rows adds to a process with the data in it."""
-    code = (
-        "import resource, sys\nsys.path.insert(0, sys.argv[1])\nimport one_fit, jaxre\n"
-        "data = one_fit.simulate(10**6, 10_000, 0)\njaxre.fit([1.0, 2, 4, 3], [0, 0, 1, 1])\n"
-        "use = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
-        "before = use(); jaxre.fit(*data); print(use() - before)"
-    )
-    done = subprocess.run([sys.executable, "-c", code, str(HERE)], capture_output=True, text=True, check=True)
-    return float(done.stdout)
-
-
-def label_kinds(rows: int, groups: int, repeats: int) -> dict[str, float]:
-    """Median seconds of a fit for each kind of label."""
-    import pyarrow as pa
-
-    y, labels, _ = simulate(rows, groups, 0)
-    text = np.array([f"g{i}" for i in labels], object)
-    kinds = {
-        "integers": labels,
-        "pandas categorical": pd.Categorical(text),
-        "Arrow dictionary": pa.array(text).dictionary_encode(),
-        "Arrow strings": pa.array(text),
-        "object array of strings": text,
+def machine() -> dict[str, Any]:
+    model = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return {
+        "processor": model,
+        "cores": os.cpu_count(),
+        "cores_used": 1,
+        "load_at_start": round(os.getloadavg()[0], 2),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in ("jax", "jaxlib", "numpy", "optax")},
     }
-    times: dict[str, list[float]] = {kind: [] for kind in kinds}
-    for _ in range(repeats + 1):
-        for kind, given in kinds.items():
-            begun = time.perf_counter()
-            jaxre.fit(y, given)
-            times[kind].append(time.perf_counter() - begun)
-    return {kind: float(np.median(seconds[1:])) for kind, seconds in times.items()}
+
+
+def pin() -> None:
+    """This process and its children on one core, the last, and every library in them on one thread."""
+    os.environ.update(ONE_THREAD)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="small sizes, few repeats, no file written")
-    quick = parser.parse_args().quick
-    warnings.simplefilter("ignore")
-    dyestuff = jaxre.datasets.load("dyestuff")
-    small = (np.asarray(dyestuff.columns["Yield"], float), np.repeat(np.arange(6), 5), None)
-    cases: dict[str, tuple[Callable[[], Data], int]] = {"Dyestuff, n = 30": (lambda: small, 50)}
-    for rows in (10**4,) if quick else (10**4, 10**5, 10**6):
-        for covariates in (0, 5):
-            what = f"n = {rows:,}, {rows // 100:,} groups" + (", 5 covariates" if covariates else "")
-            cases[what] = (lambda n=rows, c=covariates: simulate(n, n // 100, c), 3 if quick else 7)
-    if not quick:
-        cases["n = 250,132, groups of two, 6 covariates"] = (pairs, 5)
-    results: dict[str, Any] = {}
-    asked = dict(PEERS)
-    for what, (make, repeats) in cases.items():
-        results[what] = compare(make(), repeats, asked)
-        print(what, json.dumps(results[what]), flush=True)
-        for name, result in results[what].items():
-            if "takes more" in result.get("unavailable", "") or result.get("seconds", 0) > LIMIT / 4:
-                asked.pop(name, None)
-    with tempfile.TemporaryDirectory() as cache:
-        cold(cache)
-        start = {
-            "without cache": float(np.median([cold(None) for _ in range(1 if quick else 3)])),
-            "with persistent cache": float(np.median([cold(cache) for _ in range(1 if quick else 3)])),
-        }
-    rows, groups = (10**4, 100) if quick else (10**6, 10_000)
-    report = {
-        "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
-        "python": platform.python_version(),
-        "versions": {name: _version(name) for name in ("jax", "optax", "numpy", *PEERS)},
-        "warm": results,
-        "label kinds": {"rows": rows, "groups": groups, "seconds": label_kinds(rows, groups, 2 if quick else 5)},
-        "cold start seconds": start,
-        "peak memory of n = 1,000,000, MiB above 16 of data": peak(),
-    }
-    print(json.dumps(report["label kinds"]), json.dumps(start), flush=True)
-    if not quick:
-        (HERE / "results").mkdir(exist_ok=True)
-        (HERE / "results" / "one_fit.json").write_text(json.dumps(report, indent=1) + "\n")
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "not installed"
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="small data, few turns; not written unless --out is given")
+    parser.add_argument("--peers", default=sys.executable, help="the Python in which the other packages are installed")
+    parser.add_argument("--out", type=Path, help="where the JSON goes")
+    arguments = parser.parse_args()
+    out = arguments.out or (None if arguments.quick else HERE / "results" / "one_fit.json")
+    facts = machine()
+    pin()
+    cases, rounds, starts = (QUICK, 3, 1) if arguments.quick else (CASES, 11, 7)
+    too_slow: dict[str, str] = {}
+    results = []
+    for case in cases:
+        start = time.perf_counter()
+        results.append(measure(case, arguments.peers, rounds, too_slow))
+        print(f"{table.described(results[-1])}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+    report = {"quick": arguments.quick, "machine": facts, "cases": results, "cold_start": cold_start(starts)}
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    print(table.markdown(report))
 
 
 if __name__ == "__main__":

@@ -1,43 +1,94 @@
-"""Puts the table of benchmarks/results/one_fit.json between the README's markers: `python benchmarks/table.py`."""
+"""The README's tables of times, made from the JSON of one_fit.py.
+
+    python benchmarks/table.py [--check]
+
+Replaces what stands between the markers in README.md; with --check it only says whether that is up to date.
+"""
 
 from __future__ import annotations
 
 import json
-import pathlib
+import sys
+from pathlib import Path
 from typing import Any
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "one_fit.json"
 BEGIN, END = "<!-- one_fit:begin -->", "<!-- one_fit:end -->"
 
 
-def table(report: dict[str, Any]) -> str:
-    """Markdown: a row for each dataset, a column for each tool, jaxre first; then labels, cold start and machine."""
-    warm, labels, machine = report["warm"], report["label kinds"], report["machine"]
-    tools = ["jaxre", *dict.fromkeys(tool for row in warm.values() for tool in row if tool != "jaxre")]
-    lines = [["one REML fit: ms (relative error)", *tools], ["---"] * (len(tools) + 1)]
-    lines += [[name, *(cell(row.get(tool, {})) for tool in tools)] for name, row in warm.items()]
-    kinds = ", ".join(f"{kind} {1e3 * seconds:.3g} ms" for kind, seconds in labels["seconds"].items())
-    starts = ", ".join(f"{seconds:.2g} s {kind}" for kind, seconds in report["cold start seconds"].items())
-    used = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
-    return (
-        "\n".join("| " + " | ".join(line) + " |" for line in lines)
-        + f"\n\nLabels, {labels['rows']:,} rows in {labels['groups']:,} groups: {kinds}. "
-        f"Import and first fit: {starts}. One of {machine['cores']} cores, {machine['processor']}; {used}."
-    )
+def markdown(report: dict[str, Any]) -> str:
+    """The tables: fits beside the other tools, kinds of labels, memory, cold start."""
+    cases = [case for case in report["cases"] if case["name"] != "labels"]
+    labels = next(case for case in report["cases"] if case["name"] == "labels")
+    tools = [tool for tool in cases[0]["results"] if any("seconds" in case["results"][tool] for case in cases)]
+    versions = {tool: next(r["version"] for c in cases if "version" in (r := c["results"][tool])) for tool in tools}
+    machine, largest = report["machine"], max(cases, key=lambda case: (case["n"], -case["coefficients"]))
+    times = [[described(case), *(cell(case["results"][tool]) for tool in tools)] for case in cases]
+    memory = [
+        (tool, found["with the data and a fit"], found["with the data"])
+        for tool in tools
+        if (found := largest["results"][tool].get("peak_megabytes"))
+    ]
+    starts = report["cold_start"]
+    parts = [
+        f"One fit by REML: median time, and relative error of `between`. {machine['processor']}, one core, "
+        f"Python {machine['python']}, jax {machine['packages']['jax']}.",
+        rows(["data", *(f"{tool} {versions[tool]}" if tool != "jaxre" else tool for tool in tools)], times),
+        f"jaxre by kind of group labels, {described(labels)}:",
+        rows(list(labels["results"]), [[cell(result) for result in labels["results"].values()]]),
+        f"Peak memory of the whole process, {described(largest)}, and before the fit: "
+        + ", ".join(f"{tool} {after:.0f} ({before:.0f}) MB" for tool, after, before in memory)
+        + ".",
+        "Import and first fit in a fresh process: "
+        + ", ".join(f"{duration(found['seconds'])} {kind}" for kind, found in starts.items())
+        + f" (import alone {duration(starts['without a cache']['import'])}).",
+    ]
+    return "\n\n".join(parts)
+
+
+def described(case: dict[str, Any]) -> str:
+    name = "Dyestuff: " if case["name"] == "Dyestuff" else ""
+    shape = "pairs" if case["n"] == 2 * case["groups"] else "groups"
+    return f"{name}{case['n']:,} rows, {case['groups']:,} {shape}, p = {case['coefficients']}"
 
 
 def cell(result: dict[str, Any]) -> str:
-    """`6.1 (2e-16)`; a dash where there is no result."""
-    return f"{1e3 * result['seconds']:.3g} ({result['error']:.0e})" if "seconds" in result else "-"
+    """`6.1 ms (2e-16)`, or why there is nothing."""
+    if "seconds" not in result:
+        return result["unavailable"].split(" at ")[0] if "longer than" in result["unavailable"] else "failed"
+    error = result["error"]["between"]
+    return f"{duration(result['seconds'])} ({error:.0e})".replace("e-0", "e-").replace("0e+00", "exact")
 
 
-def filled(readme: str, report: dict[str, Any]) -> str:
-    """The README with the table between the markers."""
-    before, rest = readme.split(BEGIN)
-    return f"{before}{BEGIN}\n{table(report)}\n{END}{rest.split(END)[1]}"
+def duration(seconds: float) -> str:
+    """Two significant digits, in ms below a second."""
+    value, unit = (seconds, "s") if seconds >= 1 else (seconds * 1000, "ms")
+    return f"{value:,.0f} {unit}" if value >= 10 else f"{value:.2g} {unit}"
+
+
+def rows(header: list[str], body: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *body]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def replaced(text: str, table: str) -> str:
+    """The text with the table between the markers."""
+    before, rest = text.split(BEGIN)
+    return f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}"
+
+
+def main() -> int:
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    wanted = replaced(text, markdown(json.loads(RESULTS.read_text(encoding="utf-8"))))
+    if "--check" in sys.argv[1:]:
+        if text != wanted:
+            print("README.md is not what benchmarks/results/one_fit.json says: run `python benchmarks/table.py`.")
+        return int(text != wanted)
+    readme.write_text(wanted, encoding="utf-8")
+    return 0
 
 
 if __name__ == "__main__":
-    path = ROOT / "README.md"
-    path.write_text(filled(path.read_text(), json.loads(RESULTS.read_text())))
+    sys.exit(main())

@@ -29,8 +29,7 @@ from jaxre.profile import Curve, Profile, drop, score, score_noise, score_root
 from jaxre.records import record
 from jaxre.rows import Array
 
-LOOKS = 12  # points of the first look
-STRIDE = 1.45  # of 1 + largest size * lambda, from one of them to the next
+STRIDE = 1.45  # of 1 + largest size * lambda, from one point of the first look to the next
 WIDTH = 16  # points that are looked at in one round of branch and bound, and basins that are kept
 ROWS = 96  # intervals that are kept at once
 GROWTH = 4.0  # of 1 + typical size * lambda, from one first point to the next
@@ -58,7 +57,7 @@ class Look:
 
 def first_look(curve: Curve) -> Look:
     """The proof at a fixed set of points, without a loop."""
-    ratios = (STRIDE ** jnp.arange(LOOKS, dtype=curve.size.dtype) - 1) / curve.largest
+    ratios = (STRIDE ** jnp.arange(curve.looks, dtype=curve.size.dtype) - 1) / curve.largest
     at = jax.vmap(curve.at)(ratios)
     a = at
     b = jax.tree.map(lambda leaf: jnp.concatenate([leaf[1:], leaf[-1:]]), at)

@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from jaxre.frame import Frame, first_slopes, frame_of, power_of_two_below, rotation_of, within_slopes
 from jaxre.observations import encode
 from jaxre.records import record
-from jaxre.rows import Array, Rows, TracedRows
+from jaxre.rows import MANY, Array, Rows, TracedRows
 from jaxre.status import Status
 
 
@@ -219,7 +219,7 @@ def _turn(
     shrink = xp.diag(turned) / n
     exact_enough = (
         xp is np
-        and n > 20_000
+        and n > MANY
         and abs(rotation).max() < 100
         and shrink[:-1].min() > 1e-6
         and shrink[-1] * n > 0.1 * cross[-1, -1]
@@ -284,13 +284,15 @@ def _stratum_products(table: np.ndarray, stratum: np.ndarray, strata: int) -> tu
         mean = table.sum(axis=0) / len(table)
         gap = table - mean
         return mean[None], (gap.T @ gap)[None]
-    table = table[np.argsort(stratum, kind="stable")]
-    ends = np.cumsum(np.bincount(stratum, minlength=strata)).tolist()
-    means = np.empty((strata, table.shape[1]))
-    scatter = np.empty((strata, table.shape[1], table.shape[1]))
-    for k, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
-        part = table[start:end]
-        means[k] = part.sum(axis=0) / (end - start)
-        gap = part - means[k]
-        scatter[k] = gap.T @ gap
+    order = np.argsort(stratum, kind="stable")
+    table, stratum = table[order], stratum[order]
+    counts = np.bincount(stratum, minlength=strata)
+    starts = np.cumsum(counts) - counts
+    means = np.add.reduceat(table, starts) / counts[:, None]
+    gap = table - means[stratum]
+    columns = table.shape[1]
+    scatter = np.empty((strata, columns, columns))
+    for i in range(columns):
+        for j in range(i + 1):
+            scatter[:, i, j] = scatter[:, j, i] = np.add.reduceat(gap[:, i] * gap[:, j], starts)
     return means, scatter

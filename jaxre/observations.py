@@ -171,7 +171,7 @@ def _from_integers(array: np.ndarray) -> Labels | None:
     first = np.full(size, -1, np.intp)
     soon = min(len(slots), 8 * size)  # most groups show up early; only rows of the others are looked at again
     first[slots[:soon][::-1]] = np.arange(soon - 1, -1, -1)  # the last write to a slot is its first row
-    if soon < len(slots):
+    if soon < len(slots) and (first < 0).any():
         late = np.flatnonzero(first[slots[soon:]] < 0)[::-1] + soon
         first[slots[late]] = late
     taken = np.flatnonzero(first >= 0)

@@ -61,6 +61,8 @@ class Curve:
     """() the largest group size."""
     valid: Array
     """() bool, whether there is an estimate to look for."""
+    looks: int
+    """points of a first look."""
     rises_beyond: Callable[[Array], Array]
     """whether F is known, from the design alone, to rise from a ratio to infinity."""
 
@@ -76,9 +78,11 @@ def curve(equations: NormalEquations, restricted: bool) -> Curve:
     n, groups, largest = degrees(strata, restricted), strata.counts.sum(), strata.sizes.max()
     smallest = jnp.where(strata.counts > 0, strata.sizes, largest).min()
 
+    alone = strata.means.shape[-1] == 2
+
     def rises_beyond(ratio: Array) -> Array:
         # -Q''/Q' >= 2 w_min (no eigenvalue of Z' P0 Z is below the smallest size); L'/N - L''/L' <= w_max (1 + J/N)
-        if strata.means.shape[-1] > 2:  # covariates may push an eigenvalue below
+        if not alone:  # covariates may push an eigenvalue below
             return jnp.zeros(jnp.shape(ratio), bool)
         return 2 * smallest * (1 + ratio * largest) > (1 + groups / n) * largest * (1 + ratio * smallest) * (1 + 1e-6)
 
@@ -89,6 +93,7 @@ def curve(equations: NormalEquations, restricted: bool) -> Curve:
         size=strata.rows / groups,
         largest=largest,
         valid=strata.status == Status.INTERIOR,
+        looks=12 if alone else 24,  # without a bound from the design, the data have to settle the tail
         rises_beyond=rises_beyond,
     )
 

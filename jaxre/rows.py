@@ -15,6 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+MANY = 20_000  # rows from which on a pass is worth saving
+SPREAD = 1e-4  # mean square within groups, as a share of the squared range, from which on means need no correction
+
 Array = Any  # a NumPy or a JAX array: these formulas are written once for both
 
 
@@ -34,7 +37,10 @@ class Rows(Protocol):
         """(q, groups) sums over each group of W - pilot."""
 
     def residual_products(self, scale: Array, means: Array, rotation: Array | None) -> tuple[Array, Array]:
-        """(q, groups) sums and (q, q) cross products of R = (W - means of the group), or of R' rotation."""
+        """(q, groups) sums and (q, q) cross products of R = (W - means of the group), or of R' rotation.
+
+        The sums, 0 but for rounding, correct the means; they may be left at 0 where that is negligible.
+        """
 
     def triangle(self, scale: Array, means: Array) -> Array:
         """Triangular factor of the covariates' columns of R, at most (q-1, q-1)."""
@@ -99,12 +105,20 @@ class HostRows:
         self, scale: np.ndarray, means: np.ndarray, rotation: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         total, products = np.zeros_like(means), np.zeros((self.columns, self.columns))
+        seen, careful = 0, np.ones(self.columns, bool)
         for block, codes in self._residuals(scale, means):
             rotated = block if rotation is None else rotation.T @ block
-            _add_by_group(total, codes, rotated)
             for start in range(0, len(codes), 2048):  # short runs, then a sum of sums: less rounding
                 part = rotated[:, start : start + 2048]
                 products += part @ part.T
+            if seen == 0 and len(self.values) > MANY and rotation is None:
+                careful = products.diagonal() < SPREAD * len(codes)
+            seen += len(codes)
+            _add_by_group(total, codes, rotated, careful)
+        doubtful = ~careful & (products.diagonal() < SPREAD * seen)  # the first block was not like the others
+        if doubtful.any():
+            for block, codes in self._residuals(scale, means):
+                _add_by_group(total, codes, block, doubtful)
         return total, products
 
     def triangle(self, scale: np.ndarray, means: np.ndarray) -> np.ndarray:
@@ -114,9 +128,10 @@ class HostRows:
         return triangle
 
 
-def _add_by_group(total: np.ndarray, codes: np.ndarray, block: np.ndarray) -> None:
-    for sums, column in zip(total, block, strict=True):
-        sums += np.bincount(codes, weights=column, minlength=len(sums))
+def _add_by_group(total: np.ndarray, codes: np.ndarray, block: np.ndarray, wanted: np.ndarray | None = None) -> None:
+    for i, column in enumerate(block):
+        if wanted is None or wanted[i]:
+            total[i] += np.bincount(codes, weights=column, minlength=len(total[i]))
 
 
 class TracedRows:
