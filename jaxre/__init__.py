@@ -9,6 +9,7 @@ from jaxre import datasets
 from jaxre.components import Components, covariance, expectation, group_mean_variance
 from jaxre.effects import Blue, Blup, blue, blup, group_means
 from jaxre.estimate import Estimate, anova, ml, reml
+from jaxre.fits import FitMany
 from jaxre.fitting import Fit, fit
 from jaxre.frame import Frame
 from jaxre.likelihood import (
@@ -17,6 +18,7 @@ from jaxre.likelihood import (
     log_variance_derivatives,
     restricted_log_likelihood,
 )
+from jaxre.many import fit_many
 from jaxre.moments import GroupMoments, Strata, group_moments, stratify
 from jaxre.optimise import Path, alternating, newton
 from jaxre.status import Status
@@ -29,6 +31,7 @@ __all__ = [
     "Components",
     "Estimate",
     "Fit",
+    "FitMany",
     "Frame",
     "GroupMoments",
     "LogVarianceDerivatives",
@@ -43,6 +46,7 @@ __all__ = [
     "datasets",
     "expectation",
     "fit",
+    "fit_many",
     "group_mean_variance",
     "group_means",
     "group_moments",

@@ -72,6 +72,15 @@ def first_look(curve: Curve) -> Look:
     return Look(settled=settled, at_zero=at_zero, low=low, high=high, start=pick(start, 0.0))
 
 
+def look_at_proof(curve: Curve) -> Look:
+    """A look that needs the profile at 0 alone, because F is known to cross 0 at most once."""
+    zero = curve.at(jnp.zeros_like(curve.floor))
+    at_zero = score(zero, curve.n) >= -score_noise(zero, curve.n)
+    start = chord_root(zero, zero._replace(ratio=jnp.full_like(curve.floor, jnp.inf)), curve)
+    low, high = jnp.zeros_like(start), jnp.full_like(start, jnp.inf)
+    return Look(settled=curve.proven, at_zero=at_zero, low=low, high=high, start=start)
+
+
 @record
 class Basins:
     """Intervals of the ratio that hold exactly one interior minimum of f each, and the state of the proof."""

@@ -14,8 +14,10 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+import numpy as np
+
 import jaxre
-from jaxre import datasets, report, tables
+from jaxre import datasets, report, tables, wide
 from jaxre.design import Design, design, listing
 
 WRONG_USE = 2  # exit status for whatever the user can put right
@@ -81,6 +83,17 @@ def _parser() -> argparse.ArgumentParser:
     fitting.add_argument("--json", action="store_true", help="print every number at full precision")
     fitting.set_defaults(run=_fit)
 
+    many = commands.add_parser("fit-many", help="fit many datasets of one file", allow_abbrev=False)
+    many.add_argument("file", metavar="FILE", help=f"a table ({', '.join(tables.ENDINGS)}) or a .npy matrix")
+    many.add_argument("--group", metavar="NAME", help="column of the group labels; for a matrix a file of labels")
+    many.add_argument("--outcomes", metavar="A,'B*'", help="columns of the outcomes, with * and ?: a wide table")
+    many.add_argument("--dataset", metavar="NAME", help="column of the dataset labels: a long table")
+    many.add_argument("--outcome", metavar="NAME", help="column of the outcome of a long table")
+    many.add_argument("--covariates", metavar="A,B", help="columns of the covariates; text is treatment-coded")
+    many.add_argument("--method", choices=("reml", "ml", "anova"), default="reml", help="default: reml")
+    many.add_argument("--out", metavar="FILE", help=f"table to write, a row a dataset ({', '.join(wide.OUTPUTS)})")
+    many.set_defaults(run=_fit_many)
+
     listed = commands.add_parser("datasets", help="list the data sets that come with jaxre", allow_abbrev=False)
     listed.set_defaults(run=_list)
     return parser
@@ -126,6 +139,37 @@ def _fitted(made: Design, method: str) -> Any:
 
     result = fit(made.outcome, made.groups, made.covariates, method=method)
     return dataclasses.replace(result, coefficients=("(Intercept)", *made.coefficients))
+
+
+def _fit_many(arguments: argparse.Namespace) -> str:
+    file, group, covariates = arguments.file, arguments.group, _split(arguments.covariates or "")
+    needed = [option for option, value in (("--group", group), ("--out", arguments.out)) if not value]
+    matrix = file.lower().endswith(".npy")
+    if not matrix and arguments.dataset is None and arguments.outcomes is None:
+        needed.append("--outcomes, or --dataset and --outcome,")
+    if arguments.dataset is not None and not arguments.outcome:
+        needed.append("--outcome")
+    if needed:
+        raise ValueError(f"{' and '.join(needed)} must be given; see jaxre fit-many --help.")
+    wide.check_output(arguments.out)
+    if matrix:
+        made = wide.read_matrix(file, group)
+    elif arguments.dataset is None:
+        made = wide.read_wide(file, _split(arguments.outcomes), group, covariates)
+    else:
+        long, labels = wide.read_long(file, arguments.outcome, group, arguments.dataset, covariates)
+    from jaxre.many import fit_many  # here, so that what is wrong with a file is said before JAX loads
+
+    if arguments.dataset is None:
+        fits = fit_many(made.values, made.groups, made.covariates, method=arguments.method)
+        fits = dataclasses.replace(
+            fits, names=np.array(made.names, object), coefficients=("(Intercept)", *made.coefficients)
+        )
+    else:
+        fits = fit_many(long.outcome, long.groups, long.covariates, datasets=labels, method=arguments.method)
+        fits = dataclasses.replace(fits, coefficients=("(Intercept)", *long.coefficients))
+    wide.write(fits.to_dict(), arguments.out)
+    return f"{fits.summary()}\nwritten to {arguments.out}"
 
 
 def _finite(item: Any) -> Any:

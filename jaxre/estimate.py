@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 import optax
 
+from jaxre.frame import Frame
 from jaxre.moments import GroupMoments, Strata, stratify
 from jaxre.optimum import Optimum, anova_optimum, likelihood_optimum
 from jaxre.records import record
@@ -81,7 +82,7 @@ def reml(moments: GroupMoments | Strata, *, optimizer: optax.GradientTransformat
         1.5000 8.3333 True
     """
     strata = stratify(moments) if isinstance(moments, GroupMoments) else moments
-    return in_user_units(likelihood_optimum(strata, True, optimizer), strata, restricted=True)
+    return _of_strata(likelihood_optimum(strata, True, optimizer), strata, restricted=True)
 
 
 def ml(moments: GroupMoments | Strata, *, optimizer: optax.GradientTransformation | None = None) -> Estimate:
@@ -110,7 +111,7 @@ def ml(moments: GroupMoments | Strata, *, optimizer: optax.GradientTransformatio
         1.5000 5.3056
     """
     strata = stratify(moments) if isinstance(moments, GroupMoments) else moments
-    return in_user_units(likelihood_optimum(strata, False, optimizer), strata, restricted=False)
+    return _of_strata(likelihood_optimum(strata, False, optimizer), strata, restricted=False)
 
 
 def anova(moments: GroupMoments | Strata) -> Estimate:
@@ -140,26 +141,34 @@ def anova(moments: GroupMoments | Strata) -> Estimate:
         1.5000 8.3333
     """
     strata = stratify(moments) if isinstance(moments, GroupMoments) else moments
-    return in_user_units(anova_optimum(strata), strata, restricted=False)
+    return _of_strata(anova_optimum(strata), strata, restricted=False)
 
 
-def in_user_units(optimum: Optimum, strata: Strata, *, restricted: bool) -> Estimate:
+def _of_strata(optimum: Optimum, strata: Strata, *, restricted: bool) -> Estimate:
+    return in_user_units(optimum, strata.frame, strata.rows, strata.status, restricted=restricted)
+
+
+def in_user_units(optimum: Optimum, frame: Frame, rows: Array, status: Array, *, restricted: bool) -> Estimate:
     """The estimate that an optimum means, with what the status takes away."""
-    frame, p, ratio, within = strata.frame, strata.means.shape[-1] - 1, optimum.ratio, optimum.within
-    n = strata.rows - (p if restricted else 0)
+    ratio, within = optimum.ratio, optimum.within
+    n = rows - (optimum.gamma.shape[-1] if restricted else 0)
     criterion = n * (jnp.log(2 * jnp.pi * within) - 2 * jnp.log(frame.scale)) + optimum.log_det
     criterion = criterion + optimum.quadratic / within - (2 * frame.log_volume if restricted else 0)
     sigma_2 = within / frame.scale / frame.scale
     between = ratio * within / frame.scale / frame.scale
-    beta_cov = within * (frame.transform @ optimum.gamma_cov @ frame.transform.T)
-    beta = frame.origin + frame.transform @ optimum.gamma
+    if jnp.ndim(frame.transform) == 0:  # coefficients in the user's coordinates but for the scale
+        beta_cov = within * frame.transform * frame.transform * optimum.gamma_cov
+        beta = frame.origin + frame.transform * optimum.gamma
+    else:
+        beta_cov = within * (frame.transform @ optimum.gamma_cov @ frame.transform.T)
+        beta = frame.origin + frame.transform @ optimum.gamma
     variances = jnp.diagonal(beta_cov)
 
     tiny = jnp.finfo(within.dtype).tiny
     representable = jnp.isfinite(sigma_2 + between + jnp.abs(beta_cov).sum() + jnp.abs(beta).sum())
     representable = representable & (sigma_2 >= tiny) & ((ratio == 0) | (between >= tiny)) & (variances.min() >= tiny)
-    found = (strata.status == Status.INTERIOR) & (optimum.code < Status.NOT_CONVERGED)
-    status = jnp.maximum(optimum.code, strata.status)
+    found = (status == Status.INTERIOR) & (optimum.code < Status.NOT_CONVERGED)
+    status = jnp.maximum(optimum.code, status)
     status = jnp.maximum(status, (found & ~representable) * int(Status.OUT_OF_RANGE))
     failed = status >= Status.UNBOUNDED
     nan = jnp.where(failed, jnp.nan, 0.0).astype(within.dtype)  # added to every number where there is no estimate

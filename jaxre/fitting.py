@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import jax
@@ -21,17 +20,15 @@ from jaxre.estimate import Estimate, in_user_units
 from jaxre.frame import Frame
 from jaxre.moments import GroupMoments, Strata, moments_of, stratify
 from jaxre.observations import observe
-from jaxre.optimum import KEPT_OPTIMA, anova_optimum, likelihood_optimum, quick_optimum
+from jaxre.optimum import anova_optimum, likelihood_optimum, quick_optimum
 from jaxre.rows import HostRows
+from jaxre.search import KEPT_OPTIMA
+from jaxre.settings import own_settings, quick_compile
 from jaxre.status import Status
 
 METHODS = ("reml", "ml", "anova")
 BUCKETS = tuple(4**i for i in range(1, 20))  # strata are padded to these, so that new data seldom compile anew
-QUICK_COMPILE = [  # on a CPU, a third of the compile time; the first of these that this version of XLA knows
-    {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 1},
-    {"xla_backend_optimization_level": 1},
-    {},
-][jax.__version_info__ >= (0, 12) :]
+QUICK_COMPILE = quick_compile()
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -229,7 +226,7 @@ def _run(strata: Strata, method: str, optimizer: optax.GradientTransformation | 
     count, columns = strata.means.shape
     padded = next(size for size in BUCKETS if size >= count)
     packed = _pack(strata, padded)
-    with _own_settings():
+    with own_settings():
         settled, *numbers = _call(packed, method, optimizer, padded, columns - 1, whole=False)
         if not settled:
             _, *numbers = _call(packed, method, optimizer, padded, columns - 1, whole=True)
@@ -246,19 +243,6 @@ def _call(packed: np.ndarray, *key: Any, whole: bool) -> list[Any]:
         _kernel.cache_clear()
         return _call(packed, *key, whole=whole)
     return _split(result, _shapes(key[-1]))
-
-
-@contextlib.contextmanager
-def _own_settings() -> Iterator[None]:
-    """Double precision and no stopping at NaN in this thread, whatever JAX is set to outside."""
-    with (
-        jax.enable_x64(True),
-        jax.debug_nans(False),
-        jax.debug_infs(False),
-        jax.numpy_rank_promotion("allow"),
-        jax.numpy_dtype_promotion("standard"),
-    ):
-        yield
 
 
 @functools.lru_cache(maxsize=64)
@@ -286,7 +270,7 @@ def _kernel(method: str, optimizer: optax.GradientTransformation | None, strata:
             found = likelihood_optimum(data, restricted, optimizer)
         else:
             found, settled = quick_optimum(data, restricted, optimizer)
-        estimate = in_user_units(found, data, restricted=restricted)
+        estimate = in_user_units(found, frame, rows, data.status, restricted=restricted)
         numbers = [settled, *(getattr(estimate, name) for name in _ESTIMATE)]
         return jnp.concatenate([jnp.ravel(number).astype(packed.dtype) for number in numbers])
 

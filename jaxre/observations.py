@@ -68,7 +68,7 @@ def observe(
     """Checked observations from whatever the user has: arrays, lists, columns of a data frame."""
     if missing not in MISSING:
         raise ValueError(f"missing must be 'drop' or 'raise', got {missing!r}.")
-    y = _numbers(values, "values")
+    y = numbers(values, "values")
     if y.ndim != 1:
         raise ValueError(
             f"values must be one-dimensional, got shape {y.shape}; pass one outcome, for example values[:, 0]."
@@ -77,7 +77,7 @@ def observe(
         raise ValueError("values has no rows; a fit needs at least two groups and three rows.")
     x = None
     if covariates is not None:
-        x = _numbers(covariates, "covariates")
+        x = numbers(covariates, "covariates")
         if x.ndim != 2:
             raise ValueError(
                 f"covariates must have shape (n, p - 1), got {x.shape}; for one covariate pass x.reshape(-1, 1)."
@@ -92,10 +92,10 @@ def observe(
     low, high = _extremes(y, x)
     dropped = 0
     if labels.missing or not (np.isfinite(low).all() and np.isfinite(high).all()):
-        _refuse_infinity(y, "values")
+        refuse_infinity(y, "values")
         absent = np.isnan(y)
         if x is not None:
-            _refuse_infinity(x, "covariates")
+            refuse_infinity(x, "covariates")
         if missing == "raise":
             _refuse_missing(absent, "values")
             if x is not None:
@@ -228,7 +228,7 @@ def _first_seen(codes: np.ndarray, names: np.ndarray) -> Labels:
     return Labels(slots, names[inner.labels.astype(np.intp)], inner.order, inner.size, missing)
 
 
-def _numbers(given: Any, name: str) -> np.ndarray:
+def numbers(given: Any, name: str) -> np.ndarray:
     """The numbers in double precision, NaN where they are masked or null."""
     if isinstance(given, np.ma.MaskedArray):
         given = np.ma.filled(given.astype(np.float64), np.nan)
@@ -276,7 +276,7 @@ def _by_column(x: np.ndarray, reduce: Callable[..., np.ndarray]) -> np.ndarray:
     return reduce(np.concatenate([wide, x[whole:]]), axis=0)
 
 
-def _refuse_infinity(array: np.ndarray, name: str) -> None:
+def refuse_infinity(array: np.ndarray, name: str) -> None:
     infinite = np.isinf(array)
     if infinite.any():
         raise ValueError(

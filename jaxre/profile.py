@@ -18,7 +18,7 @@ from jaxre.moments import Strata
 from jaxre.rows import Array
 from jaxre.status import Status
 
-WRITTEN_OUT = 16  # strata up to which the sums for an intercept alone are written out, so that they fuse under vmap
+WRITTEN_OUT = 24  # strata up to which the sums for an intercept alone are written out, so that they fuse under vmap
 
 
 class Profile(NamedTuple):
@@ -65,6 +65,10 @@ class Curve:
     """points of a first look."""
     rises_beyond: Callable[[Array], Array]
     """whether F is known, from the design alone, to rise from a ratio to infinity."""
+    closed: Array | None = None
+    """() root of the score, negative where the optimum is 0, where there is a closed form."""
+    proven: Array | None = None
+    """() bool, whether F is known to cross 0 at most once, and from below, where that needs no point of the profile."""
 
 
 def degrees(strata: Strata, restricted: bool) -> Array:
@@ -86,6 +90,12 @@ def curve(equations: NormalEquations, restricted: bool) -> Curve:
             return jnp.zeros(jnp.shape(ratio), bool)
         return 2 * smallest * (1 + ratio * largest) > (1 + groups / n) * largest * (1 + ratio * smallest) * (1 + 1e-6)
 
+    closed = None
+    if alone and len(strata.sizes) == 1:  # balanced: F is linear in 1 / (1 + lambda k)
+        k, m, inner = strata.sizes[0], strata.counts[0], strata.within_cross[1, 1]
+        scatter = jnp.zeros_like(inner) if strata.scatter is None else strata.scatter[0, 1, 1]
+        excess = scatter * (n * k / (m - 1 if restricted else m) - k)
+        closed = (excess / inner - 1) / k
     return Curve(
         at=lambda ratio: profile(equations, ratio, restricted),
         n=n,
@@ -95,16 +105,24 @@ def curve(equations: NormalEquations, restricted: bool) -> Curve:
         valid=strata.status == Status.INTERIOR,
         looks=12 if alone else 24,  # without a bound from the design, the data have to settle the tail
         rises_beyond=rises_beyond,
+        closed=closed,
     )
 
 
 @partial(jax.jit, static_argnums=2)  # traced once for the several loops that evaluate it
 def profile(equations: NormalEquations, ratio: Array, restricted: bool) -> Profile:
     """Q and L at a ratio, with derivatives; O(strata p^2 + p^3)."""
+    return solve(equations, ratio, restricted)[0]
+
+
+def solve(equations: NormalEquations, ratio: Array, restricted: bool) -> tuple[Profile, Array, Array]:
+    """Q and L at a ratio, with the coefficients and their covariance in units of within."""
     strata = equations.strata
     if strata.means.shape[-1] == 2 and len(strata.sizes) <= WRITTEN_OUT:
-        return _profile_of_intercept(strata, ratio, restricted)
-    return profile_of(equations, gls(equations, ratio), ratio, restricted)
+        at, mean, total = _profile_of_intercept(strata, ratio, restricted)
+        return at, jnp.reshape(mean, (1,)), jnp.reshape(1 / total, (1, 1))
+    fit = gls(equations, ratio)
+    return profile_of(equations, fit, ratio, restricted), fit.gamma, fit.inverse
 
 
 def profile_of(equations: NormalEquations, fit: Gls, ratio: Array, restricted: bool) -> Profile:
@@ -137,11 +155,12 @@ def profile_of(equations: NormalEquations, fit: Gls, ratio: Array, restricted: b
     )
 
 
-def _profile_of_intercept(strata: Strata, ratio: Array, restricted: bool) -> Profile:
+def _profile_of_intercept(strata: Strata, ratio: Array, restricted: bool) -> tuple[Profile, Array, Array]:
     """`profile_of` with the intercept alone, in scalars: under vmap each is one vector over the datasets; they fuse.
 
     With w_k = k / (1 + ratio k), mu the weighted mean, d2_k the squares of the stratum's group means about mu:
     Q = SSW + sum w_k d2_k and its derivatives; L and its derivatives through sums of m_k w_k, m_k w_k^2, m_k w_k^3.
+    With the mean and the sum of its weights.
     """
     every = range(len(strata.sizes))
     k, m, y = ([column[i] for i in every] for column in (strata.sizes, strata.counts, strata.means[:, 1]))
@@ -162,7 +181,7 @@ def _profile_of_intercept(strata: Strata, ratio: Array, restricted: bool) -> Pro
         log_det = log_det + jnp.log(total)
         log_det_1 = log_det_1 - mean_w
         log_det_2 = log_det_2 + 2 * sum(mw[i] * w[i] * w[i] for i in every) / total - mean_w * mean_w
-    return Profile(
+    at = Profile(
         ratio=ratio,
         quadratic=strata.within_cross[1, 1] + excess,
         quadratic_1=-sum(w[i] * w[i] * squares[i] for i in every),
@@ -172,6 +191,7 @@ def _profile_of_intercept(strata: Strata, ratio: Array, restricted: bool) -> Pro
         log_det_2=log_det_2,
         excess=excess,
     )
+    return at, mean, total
 
 
 def score(at: Profile, n: Array) -> Array:

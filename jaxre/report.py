@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
+from jaxre.status import Status
+
 TITLES = {
     "reml": "Linear mixed model fit by REML",
     "ml": "Linear mixed model fit by maximum likelihood",
@@ -90,6 +94,41 @@ def plain(fit: Fitted) -> dict[str, Any]:
         "blup": fit.blup.tolist(),
         "blup_se": fit.blup_se.tolist(),
     }
+
+
+def summary_of_many(fits: Fitted) -> str:
+    """How many datasets ended how, in words."""
+    codes, times = np.unique(fits.status, return_counts=True)
+    lines = [f"{TITLES[fits.method].replace('model', 'models')}: {len(fits):,} datasets"]
+    if fits.groups is not None:
+        lines.append(f"{len(fits.groups)} groups, coefficients {', '.join(fits.coefficients)}")
+    lines.append(f"rows used: {fits.rows.min():,} to {fits.rows.max():,}" if len(fits) else "no datasets")
+    lines += [
+        f"{count:>12,}  {Status(code).message}" for code, count in zip(codes.tolist(), times.tolist(), strict=True)
+    ]
+    if fits.certified is not None:
+        estimated = fits.status < Status.UNBOUNDED
+        proven = int((fits.certified & estimated).sum())
+        lines.append(f"{proven:,} of {int(estimated.sum()):,} estimates are proven to be the global optimum")
+    return "\n".join(lines)
+
+
+def columns_of_many(fits: Fitted) -> dict[str, np.ndarray]:
+    """Columns with a row for each dataset; those of a coefficient are named after it."""
+    columns: dict[str, np.ndarray] = {} if fits.names is None else {"dataset": fits.names}
+    columns["rows"] = fits.rows
+    scalars = ("between", "within", "between_untruncated", "ratio", "icc", "log_likelihood")
+    columns |= {name: getattr(fits, name) for name in scalars if getattr(fits, name) is not None}
+    for field in ("beta", "beta_se"):
+        table = getattr(fits, field)
+        if table is not None:
+            columns |= {f"{field}[{name}]": table[:, i] for i, name in enumerate(fits.coefficients)}
+    names = {code: Status(code).name.lower() for code in np.unique(fits.status).tolist()}
+    columns["status"] = np.array([names[code] for code in fits.status.tolist()], object)
+    for name in ("certified", "optima", "gap"):
+        if getattr(fits, name) is not None:
+            columns[name] = getattr(fits, name)
+    return columns
 
 
 def _certificate(fit: Fitted) -> str:

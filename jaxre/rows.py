@@ -144,7 +144,8 @@ class TracedRows:
         self.table = jnp.stack([*columns, values], axis=1)
         self.codes, self.groups = codes.astype(np.int32), groups  # 32 bits whatever JAX is set to
         self.first = self.table[0]
-        self.extremes = self.table.min(axis=0), self.table.max(axis=0)
+        nan = jnp.where(jnp.isfinite(self.table).all(axis=0), 0, jnp.nan)  # XLA's min and max may pass over NaN
+        self.extremes = self.table.min(axis=0) + nan, self.table.max(axis=0) + nan
         known = ((codes >= 0) & (codes < groups)).all()
         if isinstance(
             codes, np.ndarray

@@ -9,7 +9,7 @@ import gzip
 import os
 import pathlib
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,7 +71,7 @@ def read(path: str | os.PathLike[str], outcome: str, group: str, covariates: Seq
         types = [str(kind).partition("(")[0] for kind in connection.table("observed").types]
         parts = [
             _outcome(connection, source, outcome, types[0]),
-            _group(connection, types[1], loose),
+            _group(connection, types[1], loose, "k1"),
             *(
                 _covariate(connection, source, name, f"k{i}", types[i], loose)
                 for i, name in enumerate(covariates, start=2)
@@ -191,15 +191,15 @@ def _outcome(connection: Connection, source: str, name: str, kind: str) -> str:
     return f"{number} AS outcome"
 
 
-def _group(connection: Connection, kind: str, loose: bool) -> str:
+def _group(connection: Connection, kind: str, loose: bool, key: str) -> str:
     integer = kind in INTEGERS
     if loose:
-        whole = "CAST(try_cast(k1 AS BIGINT) AS VARCHAR) = k1"  # 007 is text, or it would be one group with 7
-        integer = connection.execute(f"SELECT coalesce(bool_and(coalesce({whole}, k1 IS NULL)), true) FROM observed")
+        whole = f"CAST(try_cast({key} AS BIGINT) AS VARCHAR) = {key}"  # 007 is text, or it would be one group with 7
+        integer = connection.execute(f"SELECT coalesce(bool_and(coalesce({whole}, {key} IS NULL)), true) FROM observed")
         integer = integer.fetchall() == [(True,)]
     if kind in ("FLOAT", "DOUBLE"):
-        return "CASE WHEN isnan(k1) THEN NULL ELSE CAST(k1 AS VARCHAR) END AS labels"
-    return f"CAST(k1 AS {'BIGINT' if integer else 'VARCHAR'}) AS labels"
+        return f"CASE WHEN isnan({key}) THEN NULL ELSE CAST({key} AS VARCHAR) END AS labels"
+    return f"CAST({key} AS {'BIGINT' if integer else 'VARCHAR'}) AS labels"
 
 
 def _covariate(connection: Connection, source: str, name: str, key: str, kind: str, loose: bool) -> str:
@@ -251,3 +251,51 @@ def _unmasked(column: np.ndarray) -> np.ndarray:
     plain = column.data.astype(object)
     plain[mask] = None
     return plain
+
+
+def columns(path: str | os.PathLike[str], labels: Sequence[str], numeric: Sequence[str]) -> dict[str, np.ndarray]:
+    """Columns of a file: labels and categories as `read` takes them, and numbers with NaN where they are missing."""
+    source = os.fspath(path)
+    with _opened(source) as (connection, relation, names):
+        loose = _ending(source) != ".parquet"
+        wanted = [*labels, *numeric]
+        absent = [name for name in wanted if name not in names]
+        if absent:
+            check_names(source, names, absent[0], absent[0], ())
+        fields = [_field(relation.columns[names.index(name)], loose) for name in wanted]
+        relation.project(", ".join(f"{field} AS k{i}" for i, field in enumerate(fields))).create("observed")
+        types = [str(kind).partition("(")[0] for kind in connection.table("observed").types]
+        if connection.execute("SELECT count(*) FROM observed").fetchall() == [(0,)]:
+            raise ValueError(f"{source} has column names but no rows; a fit needs at least two groups and three rows.")
+        parts = []
+        for i, name in enumerate(wanted):
+            key = f"k{i}"
+            if i == 0:
+                parts.append(_group(connection, types[0], loose, key))
+            elif i < len(labels):
+                parts.append(_covariate(connection, source, name, key, types[i], loose))
+            else:
+                number = _double(key, types[i])
+                wrong = _first_without(connection, key, number)
+                if wrong:
+                    raise ValueError(not_a_number(source, name, *wrong))
+                parts.append(f"{number} AS {key}")
+        arrays = connection.execute(f"SELECT {', '.join(parts)} FROM observed").fetchnumpy().values()
+    return dict(zip(wanted, map(_unmasked, arrays), strict=True))
+
+
+def write(table: Mapping[str, np.ndarray], path: str) -> None:
+    """A table as Parquet or CSV, by the ending of its name; missing numbers are empty in CSV."""
+    import duckdb
+
+    with contextlib.closing(duckdb.connect(":memory:")) as connection:
+        connection.register("given", {f"k{i}": column for i, column in enumerate(table.values())})
+        quoted = ['"' + name.replace('"', '""') + '"' for name in table]
+        number = lambda i, column: f"nullif(k{i}, 'NaN'::DOUBLE)" if column.dtype.kind == "f" else f"k{i}"
+        fields = ", ".join(
+            f"{number(i, column)} AS {name}"
+            for i, (name, column) in enumerate(zip(quoted, table.values(), strict=True))
+        )
+        kind = "PARQUET" if path.lower().endswith(".parquet") else "CSV, HEADER"
+        target = path.replace("'", "''")
+        connection.execute(f"COPY (SELECT {fields} FROM given) TO '{target}' (FORMAT {kind})")

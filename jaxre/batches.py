@@ -1,0 +1,262 @@
+"""Blocks of datasets on devices: one packed array in, one packed array out, the same driver for every form of data.
+
+A block is shared out over the devices; each takes it LANE datasets at a time, so that a lane's numbers stay in the
+cache. Datasets that the quick search does not settle are gathered and searched as a whole.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxre.classes import Classes, classes_of_block, estimate_classes
+from jaxre.estimate import Estimate, in_user_units
+from jaxre.moments import Strata, moments_of, stratify
+from jaxre.optimum import anova_optimum, quick_optimum, whole_optimum
+from jaxre.rows import Array, HostRows
+from jaxre.search import KEPT_OPTIMA
+from jaxre.settings import own_settings
+from jaxre.shared import Reduced, SharedDesign, estimate_one, predict_one, reduce_block
+from jaxre.status import Status
+
+LANE = 256  # datasets whose numbers are worked on at once
+BLOCK = 2048  # datasets that go to one device in one call
+AXIS = "datasets"
+FLOATS = {"double": jnp.float64, "single": jnp.float32}
+QUANTITIES = (
+    *("status", "between", "within", "between_untruncated", "ratio", "icc", "beta", "beta_se", "beta_cov"),
+    *("log_likelihood", "certified", "optima", "optima_ratio", "gap", "steps", "blup", "blup_se"),
+)
+
+
+def widths(quantities: Sequence[str], p: int, groups: int) -> list[tuple[str, tuple[int, ...]]]:
+    """Names and shapes of one dataset's packed quantities."""
+    shapes: dict[str, tuple[int, ...]] = {"beta": (p,), "beta_se": (p,), "beta_cov": (p, p)}
+    shapes |= {"optima_ratio": (KEPT_OPTIMA,), "blup": (groups,), "blup_se": (groups,)}
+    return [(name, shapes.get(name, ())) for name in quantities]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is to be computed, and where."""
+
+    quantities: tuple[str, ...]
+    """names, "status" the first."""
+    method: str
+    precision: str
+    mesh: Mesh | None
+
+    @property
+    def devices(self) -> int:
+        """How many share a block."""
+        return 1 if self.mesh is None else math.prod(self.mesh.local_mesh.devices.shape)
+
+    def numbers(self, p: int, groups: int) -> int:
+        """Packed numbers of one dataset."""
+        return sum(math.prod(shape) for _, shape in widths(self.quantities, p, groups))
+
+
+Prepare = Callable[[Any, Any], Any]
+One = Callable[[Any, Any, str, bool], tuple[Estimate, Array, dict[str, Array]]]
+
+
+@functools.lru_cache(maxsize=256)
+def _kernel(plan: Plan, prepare: Prepare, one: One, whole: bool) -> Callable[[Any, Any], jax.Array]:
+    """Compiled: constants and a block of data (last axis the dataset) to packed numbers, `settled` the first."""
+
+    def pack(constants: Any, data: Any) -> jax.Array:
+        estimate, settled, extra = one(constants, data, plan.method, whole)
+        found = {name: extra[name] if name in extra else getattr(estimate, name) for name in plan.quantities}
+        return jnp.concatenate([jnp.ravel(number).astype(jnp.float64) for number in [settled, *found.values()]])
+
+    def lane(constants: Any, data: Any) -> jax.Array:
+        return jax.vmap(functools.partial(pack, constants), -1, -1)(prepare(constants, data))
+
+    def block(constants: Any, data: Any) -> jax.Array:
+        constants = _cast(constants, FLOATS[plan.precision])
+        width = jax.tree.leaves(data)[0].shape[-1]
+        if width == LANE:
+            return lane(constants, data)
+        part = lambda start: jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, LANE, -1), data)
+        parts = jax.lax.map(lambda start: lane(constants, part(start)), LANE * jnp.arange(width // LANE))
+        return parts.transpose(1, 0, 2).reshape(parts.shape[1], width)
+
+    if plan.mesh is None:
+        return jax.jit(block)
+    last = lambda leaf: PartitionSpec(*[None] * (leaf.ndim - 1), AXIS)
+
+    def shared_out(constants: Any, data: Any) -> jax.Array:
+        specs = (jax.tree.map(lambda _: PartitionSpec(), constants), jax.tree.map(last, data))
+        run = jax.shard_map(block, mesh=plan.mesh, in_specs=specs, out_specs=PartitionSpec(None, AXIS), check_vma=False)
+        return run(constants, data)
+
+    return jax.jit(shared_out)
+
+
+def _cast(tree: Any, kind: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf.astype(kind) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree)
+
+
+def run(plan: Plan, constants: Any, data: Any, prepare: Prepare, one: One) -> np.ndarray:
+    """Packed numbers (numbers, datasets) of host data whose last axis is the dataset, one block ahead of the other."""
+    total = jax.tree.leaves(data)[0].shape[-1]
+    with own_settings():
+        quick = _in_blocks(plan, _kernel(plan, prepare, one, False), constants, data, total)
+        settled, numbers = quick[0] > 0, quick[1:]
+        left = np.flatnonzero(~settled & (numbers[0] < Status.UNBOUNDED))
+        if len(left):
+            rest = jax.tree.map(lambda leaf: np.take(leaf, left, axis=-1), data)
+            kernel = _kernel(plan, prepare, one, True)
+            numbers[:, left] = _in_blocks(plan, kernel, constants, rest, len(left))[1:]
+    return numbers
+
+
+def _in_blocks(plan: Plan, kernel: Any, constants: Any, data: Any, total: int) -> np.ndarray:
+    least = LANE * plan.devices
+    width = min(BLOCK * plan.devices, least * 2 ** math.ceil(math.log2(max(1, total / least))))
+    found, pending = None, None
+    for start in range(0, total, width):
+        stop = min(start + width, total)
+        block = jax.tree.map(functools.partial(_slice, start=start, stop=stop, width=width), data)
+        if plan.mesh is not None:
+            block = jax.tree.map(functools.partial(_place, mesh=plan.mesh), block)
+        ahead = (start, stop, kernel(constants, block))
+        if pending is not None:
+            found = _collect(found, total, *pending)
+        pending = ahead
+    assert pending is not None
+    return _collect(found, total, *pending)
+
+
+def _slice(leaf: np.ndarray, start: int, stop: int, width: int) -> np.ndarray:
+    """Contiguous columns, the last one repeated where the block is not full."""
+    part = leaf[..., start:stop]
+    if stop - start == width:
+        return np.ascontiguousarray(part)
+    return np.concatenate([part, np.repeat(part[..., -1:], width - (stop - start), axis=-1)], axis=-1)
+
+
+def _place(leaf: np.ndarray, mesh: Mesh) -> jax.Array:
+    sharding = NamedSharding(mesh, PartitionSpec(*[None] * (leaf.ndim - 1), AXIS))
+    return jax.make_array_from_process_local_data(sharding, leaf)
+
+
+def _collect(found: np.ndarray | None, total: int, start: int, stop: int, result: jax.Array) -> np.ndarray:
+    if result.is_fully_addressable:
+        numbers = np.asarray(result)
+    else:  # this process's share of the block
+        shards = sorted(result.addressable_shards, key=lambda shard: shard.index[1].start)
+        numbers = np.concatenate([np.asarray(shard.data) for shard in shards], axis=1)
+    if found is None:
+        found = np.empty((len(numbers), total))
+    found[:, start:stop] = numbers[:, : stop - start]
+    return found
+
+
+# ---- one design, complete outcomes
+
+
+def _prepare_shared(design: SharedDesign, values: Array) -> Reduced:
+    return reduce_block(design, values, design.spectrum.values.dtype)
+
+
+def _one_shared(
+    design: SharedDesign, data: Reduced, method: str, whole: bool
+) -> tuple[Estimate, Array, dict[str, Array]]:
+    estimate, settled = estimate_one(design, data, method, whole)
+    effects, errors = predict_one(design, data, estimate)
+    return estimate, settled, {"blup": effects, "blup_se": errors}
+
+
+def fit_shared(plan: Plan, design: SharedDesign, block: np.ndarray) -> np.ndarray:
+    """Packed numbers of the columns of a block (n, datasets) over one design."""
+    return run(plan, design, block, _prepare_shared, _one_shared)
+
+
+# ---- the intercept alone, strata by group size
+
+
+@functools.lru_cache(maxsize=64)
+def _prepare_block(groups: int, classes: int) -> Prepare:
+    return lambda codes, values: classes_of_block(codes[0], groups, classes, values, codes[1].dtype)
+
+
+def _prepare_classes(kind: Array, data: Classes) -> Classes:
+    return dataclasses.replace(_cast(data, kind.dtype), scale=data.scale, pilot=data.pilot)
+
+
+def _one_of_classes(_: Any, data: Classes, method: str, whole: bool) -> tuple[Estimate, Array, dict[str, Array]]:
+    return (*estimate_classes(data, method, whole), {})
+
+
+def fit_missing(plan: Plan, codes: np.ndarray, groups: int, classes: int, block: np.ndarray) -> np.ndarray:
+    """Packed numbers of the columns of a block (n, datasets) whose missing values are NaN."""
+    constants = codes.astype(np.int32), np.zeros(())
+    return run(plan, constants, block, _prepare_block(groups, classes), _one_of_classes)
+
+
+def fit_classes(plan: Plan, data: Classes) -> np.ndarray:
+    """Packed numbers of datasets given by their strata."""
+    return run(plan, np.zeros(()), data, _prepare_classes, _one_of_classes)
+
+
+# ---- any design, covariates and all
+
+
+def _prepare_strata(kind: Array, data: Strata) -> Strata:
+    frame = dataclasses.replace(_cast(data.frame, kind.dtype))
+    return dataclasses.replace(_cast(data, kind.dtype), frame=frame)
+
+
+def _one_of_strata(_: Any, data: Strata, method: str, whole: bool) -> tuple[Estimate, Array, dict[str, Array]]:
+    restricted, settled = method == "reml", jnp.ones((), bool)
+    if method == "anova":
+        found = anova_optimum(data)
+    elif whole:
+        found = whole_optimum(data, restricted)
+    else:
+        found, settled = quick_optimum(data, restricted)
+    return in_user_units(found, data.frame, data.rows, data.status, restricted=restricted), settled, {}
+
+
+Dataset = tuple[np.ndarray, np.ndarray, np.ndarray | None]
+
+
+def fit_strata(plan: Plan, datasets: Sequence[Dataset], p: int) -> np.ndarray:
+    """Packed numbers of (values, codes, covariates), complete rows, one after the other through the host's moments."""
+    made = [_strata(*data, p=p) for data in datasets]
+    most = max(len(strata.sizes) for strata in made)
+    padded = 4 ** math.ceil(math.log(max(most, 4), 4))
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves, axis=-1), *(_padded(strata, padded) for strata in made))
+    return run(plan, np.zeros(()), stacked, _prepare_strata, _one_of_strata)
+
+
+def _strata(y: np.ndarray, codes: np.ndarray, x: np.ndarray | None, *, p: int) -> Strata:
+    if len(y) == 0 or not np.isfinite(y).all():
+        return dataclasses.replace(_strata(*_stand_in(p), p=p), status=np.int32(Status.INVALID))
+    table = y[:, None] if x is None else np.column_stack([x, y])
+    taken, codes = np.unique(codes, return_inverse=True)
+    with np.errstate(all="ignore"):
+        rows = HostRows(y, codes, x, np.bincount(codes, minlength=len(taken)), (table.min(axis=0), table.max(axis=0)))
+        return stratify(moments_of(rows))
+
+
+def _stand_in(p: int) -> Dataset:
+    rng = np.random.default_rng(0)
+    n = 4 * p + 4
+    return rng.normal(size=n), np.arange(n) // 2, rng.normal(size=(n, p - 1)) if p > 1 else None
+
+
+def _padded(strata: Strata, size: int) -> Strata:
+    missing = size - len(strata.sizes)
+    pad = lambda leaf: np.pad(leaf, [(0, missing)] + [(0, 0)] * (leaf.ndim - 1))
+    sizes, counts, means, scatter = (pad(getattr(strata, name)) for name in ("sizes", "counts", "means", "scatter"))
+    return dataclasses.replace(strata, sizes=sizes, counts=counts, means=means, scatter=scatter)

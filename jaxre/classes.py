@@ -1,0 +1,117 @@
+"""Datasets with designs of their own and the intercept alone: strata by group size 1, 2, ..., K with traced counts.
+
+One program then serves all of them, whatever groups each has. The dataset axis is the last one, as in `shared`.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxre.estimate import Estimate, in_user_units
+from jaxre.frame import Frame, power_of_two_below
+from jaxre.moments import Strata
+from jaxre.optimum import anova_optimum, quick_optimum, whole_optimum
+from jaxre.profile import WRITTEN_OUT
+from jaxre.records import record
+from jaxre.rows import Array
+from jaxre.status import Status
+
+MOST_CLASSES = WRITTEN_OUT
+
+
+@record
+class Classes:
+    """Sufficient statistics by group size; the last axis is the dataset."""
+
+    counts: Array
+    """(K, datasets) [1], groups of 1, 2, ..., K rows."""
+    means: Array
+    """(K, datasets) average of their means, of the scaled outcome less its pilot."""
+    scatter: Array
+    """(K, datasets) squares of their means about that average."""
+    within: Array
+    """(datasets,) sum of squares within groups, scaled."""
+    scale: Array
+    """(datasets,) [1/y], power of two."""
+    pilot: Array
+    """(datasets,) [y]."""
+    status: Array
+    """(datasets,) int32 `Status`."""
+
+
+def classes_of_block(codes: Array, groups: int, classes: int, y: Array, dtype: jnp.dtype) -> Classes:
+    """Two passes over a block (n, datasets) whose missing values are NaN; rows with the groups in ascending order."""
+    present = ~jnp.isnan(y)
+    low = jnp.where(present, y, jnp.inf).min(axis=0)
+    high = jnp.where(present, y, -jnp.inf).max(axis=0)
+    scale = power_of_two_below(jnp.where(high > low, high / 2 - low / 2, 0), jnp)
+    centred = jnp.where(present, y * scale - low * scale, 0).astype(dtype)
+    by_group = lambda rows: jax.ops.segment_sum(rows, codes, groups, indices_are_sorted=True)
+    sizes, sums = by_group(present.astype(dtype)), by_group(centred)
+    means = sums / jnp.maximum(sizes, 1)
+    residuals = jnp.where(present, centred - means[codes], 0)
+    rows = sizes.sum(axis=0)
+    centre = sums.sum(axis=0) / jnp.maximum(rows, 1)
+    means = means - centre
+    counts, averages, scatters = [], [], []
+    for k in range(1, classes + 1):
+        here = sizes == k
+        count = here.sum(axis=0).astype(dtype)
+        average = jnp.where(here, means, 0).sum(axis=0) / jnp.maximum(count, 1)
+        counts.append(count)
+        averages.append(average)
+        scatters.append(jnp.where(here, (means - average) ** 2, 0).sum(axis=0))
+    within = (residuals * residuals).sum(axis=0)
+    return Classes(
+        counts=jnp.stack(counts),
+        means=jnp.stack(averages),
+        scatter=jnp.stack(scatters),
+        within=within,
+        scale=scale,
+        pilot=low + centre / scale,
+        status=status_of(rows, sum(counts), low, high, within, scale, dtype),
+    )
+
+
+def status_of(rows: Array, groups: Array, low: Array, high: Array, within: Array, scale: Array, dtype: Array) -> Array:
+    """Why there is no estimate, from the facts of each dataset; NumPy or JAX."""
+    xp = np if isinstance(rows, np.ndarray) else jnp
+    noise = rows * (1e-4 * xp.finfo(dtype).eps * xp.maximum(abs(low), abs(high)) * scale) ** 2
+    status = xp.where(within > noise, 0, int(Status.UNBOUNDED))
+    status = xp.where((groups < 2) | (rows <= groups), int(Status.NOT_IDENTIFIED), status)
+    status = xp.where((high == low) & (rows > 1), int(Status.CONSTANT_OUTCOME), status)
+    return xp.where(xp.isfinite(low) & xp.isfinite(high), status, int(Status.INVALID)).astype(xp.int32)
+
+
+def estimate_classes(data: Classes, method: str, whole: bool) -> tuple[Estimate, Array]:
+    """The estimate of one dataset in user's units, and whether the search settled it."""
+    dtype, count = data.counts.dtype, data.counts.shape[0]
+    sizes = jnp.arange(1, count + 1, dtype=dtype)
+    zeros, restricted = jnp.zeros((count,), dtype), method == "reml"
+    squares = jnp.stack([jnp.stack([zeros, zeros], axis=1), jnp.stack([zeros, data.scatter], axis=1)], axis=1)
+    nothing, rows = jnp.zeros((), dtype), (data.counts * sizes).sum()
+    scale = data.scale.astype(dtype)
+    frame = Frame(
+        origin=data.pilot.astype(dtype)[None], transform=1 / scale, scale=scale, log_volume=jnp.log(1.0).astype(dtype)
+    )
+    strata = Strata(
+        rows=rows,
+        sizes=sizes,
+        counts=data.counts,
+        means=jnp.stack([(data.counts > 0).astype(dtype), data.means], axis=1),
+        scatter=squares,
+        within_cross=jnp.stack([jnp.stack([nothing, nothing]), jnp.stack([nothing, data.within])]),
+        within_rank=nothing,
+        frame=frame,
+        status=data.status,
+    )
+    settled = jnp.ones((), bool)
+    if method == "anova":
+        found = anova_optimum(strata)
+    elif whole:
+        found = whole_optimum(strata, restricted)
+    else:
+        found, settled = quick_optimum(strata, restricted)
+    return in_user_units(found, frame, rows, data.status, restricted=restricted), settled

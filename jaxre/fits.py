@@ -1,0 +1,80 @@
+"""What comes of fitting many datasets: arrays with a datasets axis."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from jaxre import report
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class FitMany:
+    """Fitted one-way random-effects models, one a dataset: NumPy arrays whose first axis is the dataset.
+
+    Quantities that were not asked for are None. Where there is no estimate the numbers are NaN and `status` says why.
+    Printed, it is a summary in words. See `Estimate` for what each number is.
+    """
+
+    method: str
+    """"reml", "ml" or "anova"."""
+    rows: np.ndarray
+    """(datasets,) [1], rows used of each."""
+    status: np.ndarray
+    """(datasets,) int32 codes of `Status`."""
+    coefficients: tuple[str, ...]
+    """names in the order of beta."""
+    groups: np.ndarray | None
+    """(J,) group labels in order of first appearance, where one design is shared."""
+    names: np.ndarray | None
+    """(datasets,) labels of the datasets of a long table, in order of first appearance."""
+    within: np.ndarray | None = None
+    """(datasets,) [y^2], variance within groups."""
+    between: np.ndarray | None = None
+    """(datasets,) [y^2], variance between groups; exactly 0 on the boundary."""
+    between_untruncated: np.ndarray | None = None
+    """(datasets,) [y^2], analysis of variance before truncation at 0."""
+    ratio: np.ndarray | None = None
+    """(datasets,) [1], between / within."""
+    icc: np.ndarray | None = None
+    """(datasets,) [1], between / (between + within)."""
+    beta: np.ndarray | None = None
+    """(datasets, p) [y/x], coefficients, the intercept first."""
+    beta_se: np.ndarray | None = None
+    """(datasets, p) [y/x], standard errors."""
+    beta_cov: np.ndarray | None = None
+    """(datasets, p, p) [(y/x)^2], covariance of beta."""
+    log_likelihood: np.ndarray | None = None
+    """(datasets,) [nat], restricted for REML, else full."""
+    certified: np.ndarray | None = None
+    """(datasets,) bool, the optimum is proven to be the global one."""
+    optima: np.ndarray | None = None
+    """(datasets,) int32, how many local optima the likelihood has."""
+    optima_ratio: np.ndarray | None = None
+    """(datasets, 17) [1], their ratios; NaN where there is none."""
+    gap: np.ndarray | None = None
+    """(datasets,) [nat], -2 log-likelihood of the second-best optimum less that of the best."""
+    steps: np.ndarray | None = None
+    """(datasets,) int32, steps of the optimiser."""
+    blup: np.ndarray | None = None
+    """(datasets, J) [y], predicted group effects, in the order of `groups`."""
+    blup_se: np.ndarray | None = None
+    """(datasets, J) [y], their standard errors."""
+
+    def __len__(self) -> int:
+        return len(self.status)
+
+    def summary(self) -> str:
+        """How many datasets ended how, in words."""
+        return report.summary_of_many(self)
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def __repr__(self) -> str:
+        return f"FitMany(method={self.method!r}, datasets={len(self)})"
+
+    def to_dict(self) -> dict[str, np.ndarray]:
+        """Columns of a table with a row for each dataset."""
+        return report.columns_of_many(self)

@@ -1,0 +1,140 @@
+"""The search for the global optimum over lambda: a quick one that settles most datasets, a whole one for the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxre.certificate import WIDTH, find_basins, first_look, look_at_proof
+from jaxre.optimise import descend
+from jaxre.profile import Curve, drop
+from jaxre.records import record
+from jaxre.rows import Array
+
+KEPT_OPTIMA = WIDTH + 1
+
+T = TypeVar("T")
+
+
+@record
+class Search:
+    """What the search over lambda found."""
+
+    settled: Array
+    """() bool, the search is over; False only after a first look that decided nothing."""
+    ratio: Array
+    """() [1], lambda of the best optimum."""
+    converged: Array
+    """() bool, the best is a root of the score, or 0."""
+    certified: Array
+    """() bool, see `Estimate`."""
+    optima: Array
+    """() int32, see `Estimate`."""
+    optima_ratio: Array
+    """(17,) [1], see `Estimate`."""
+    gap: Array
+    """() [nat], see `Estimate`."""
+    steps: Array
+    """() int32, see `Estimate`."""
+
+
+def quick_search(curve: Curve, optimizer: optax.GradientTransformation | None = None) -> Search:
+    """The optimum where a first look can prove that there is only one."""
+    if curve.closed is not None:
+        root = jnp.maximum(curve.closed, 0)
+        return _single(root, jnp.ones_like(root, bool), jnp.ones_like(root, bool), jnp.zeros_like(root))
+    look = first_look(curve) if curve.proven is None else look_at_proof(curve)
+    inside = look.settled & ~look.at_zero
+    found = descend(curve, look.low, look.high, look.start, inside, optimizer)
+    ratio = jnp.where(inside, found.ratio, 0)
+    return _single(ratio, look.settled | ~curve.valid, look.settled & found.settled, found.steps)
+
+
+def _single(ratio: Array, settled: Array, certified: Array, steps: Array) -> Search:
+    place = jnp.where(ratio > 0, 1, 0)
+    return Search(
+        settled=settled,
+        ratio=ratio,
+        converged=certified,
+        certified=certified,
+        optima=jnp.ones((), jnp.int32),
+        optima_ratio=jnp.where(jnp.arange(KEPT_OPTIMA) == place, ratio, jnp.nan),
+        gap=jnp.full_like(ratio, jnp.inf),
+        steps=steps.astype(jnp.int32),
+    )
+
+
+def whole_search(curve: Curve, optimizer: optax.GradientTransformation | None = None) -> Search:
+    """Every local optimum, in every basin of the branch and bound, and the best of them."""
+    basins = find_basins(curve)
+    n, zero = curve.n, basins.zero
+
+    def visit(state: tuple[Array, ...]) -> tuple[Array, ...]:
+        i, ratios, values, converged, steps = state
+        found = descend(curve, basins.low[i], basins.high[i], basins.start[i], i < basins.count, optimizer)
+        here = jnp.arange(KEPT_OPTIMA) == i + 1
+        value = drop(curve.at(found.ratio), zero, n)
+        ratios, values = jnp.where(here, found.ratio, ratios), jnp.where(here, value, values)
+        return i + 1, ratios, values, jnp.where(here, found.settled, converged), steps + found.steps
+
+    first = jnp.arange(KEPT_OPTIMA) == 0
+    at_zero = first & basins.zero_is_optimum
+    start = (
+        jnp.zeros((), jnp.int32),
+        jnp.where(at_zero, jnp.zeros_like(n), jnp.nan),
+        jnp.where(at_zero, jnp.zeros_like(n), jnp.inf),
+        jnp.ones(KEPT_OPTIMA, bool),
+        jnp.zeros_like(n),
+    )
+    _, ratios, values, converged, steps = jax.lax.while_loop(lambda state: state[0] < basins.count, visit, start)
+    best = jnp.argmin(values)
+    others = jnp.where(jnp.arange(KEPT_OPTIMA) == best, jnp.inf, values)
+    rounding = 64 * jnp.finfo(n.dtype).eps * n
+    settled = converged[best] & jnp.isfinite(values[best])
+    return Search(
+        settled=jnp.ones((), bool),
+        ratio=ratios[best],
+        converged=settled,
+        certified=settled & basins.complete & converged.all() & (values[best] <= basins.unresolved - rounding),
+        optima=basins.count + basins.zero_is_optimum,
+        optima_ratio=ratios,
+        gap=others.min() - values[best],
+        steps=steps.astype(jnp.int32),
+    )
+
+
+def search(curve_of: Callable[[T], Curve], data: T, optimizer: optax.GradientTransformation | None = None) -> Search:
+    """The quick search where it settles the matter, else the whole one; in a batch, that one where any needs it."""
+
+    def quick(data: T) -> Search:
+        return quick_search(curve_of(data), optimizer)
+
+    def whole(data: T) -> Search:
+        return whole_search(curve_of(data), optimizer)
+
+    def choose(first: Search, data: T) -> Search:
+        return jax.lax.cond(first.settled, lambda first, _: first, lambda _, data: whole(data), first, data)
+
+    @jax.custom_batching.custom_vmap
+    def run(data: T) -> Search:
+        return choose(quick(data), data)
+
+    @run.def_vmap
+    def batched(size: int, mapped: list[T], data: T) -> tuple[Search, Search]:
+        axes = jax.tree.map(lambda one: 0 if one else None, mapped[0])
+        first = jax.vmap(quick, (axes,), axis_size=size)(data)
+
+        def mixed(first: Search, data: T) -> Search:
+            later = jax.vmap(whole, (axes,), axis_size=size)(data)
+            return jax.tree.map(
+                lambda a, b: jnp.where(jnp.reshape(first.settled, (-1,) + (1,) * (a.ndim - 1)), a, b), first, later
+            )
+
+        found = jax.lax.cond(first.settled.all(), lambda first, _: first, mixed, first, data)
+        return found, jax.tree.map(lambda _: True, found)
+
+    return run(data)

@@ -1,0 +1,273 @@
+"""Many outcomes over one design: what is computed once for the design, and the kernel that fits a block of outcomes.
+
+The dataset axis is the last one throughout: an operation on one number of every dataset is then one vector operation.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxre.estimate import Estimate, in_user_units
+from jaxre.frame import Frame, power_of_two_below
+from jaxre.moments import GroupMoments, moments_of
+from jaxre.optimum import Optimum, anova_ratio, code_of
+from jaxre.records import record
+from jaxre.rows import Array, HostRows
+from jaxre.search import KEPT_OPTIMA, quick_search, whole_search
+from jaxre.spectrum import Coordinates, Spectrum, spectral_curve, spectral_profile, spectrum_of
+from jaxre.status import Status
+
+MOST_GROUPS = 4000  # groups up to which the eigenvalues of a design are worth their time
+
+
+@record
+class SharedDesign:
+    """Rows in the order of their groups, and what the fit of an outcome over them needs.
+
+    With X = basis triangle and E = (P0 Z) U nu^-1/2 the directions of the groups beyond X, an outcome's coordinates
+    u = E'y are linear in its group sums and in its products with `inner`, a basis of the covariates within groups.
+    """
+
+    spectrum: Spectrum
+    codes: Array
+    """(n,) int32 group of each row, ascending."""
+    sizes: Array
+    """(groups,) [1]."""
+    basis: Array
+    """(n, p) orthonormal columns that span X; (n, 0) for the intercept alone, where a pilot serves as well."""
+    inner: Array
+    """(n, w) orthonormal columns that span the covariates less their group means."""
+    from_groups: Array
+    """(r, groups) u from group sums."""
+    from_inner: Array
+    """(r, w) u from products with `inner`."""
+    member: Array
+    """(r,) int32, the distinct eigenvalue of each coordinate."""
+    of_basis: Array
+    """(p, p) coefficients of least squares from products with `basis`; for the intercept alone from the sum."""
+    shift: Array
+    """(p, r) what one unit of lambda S_i u_i takes from the coefficients."""
+    cov: Array
+    """(p, p) covariance of the coefficients at lambda = 0, in units of within."""
+    cov_1: Array
+    """(p, p) its part that grows with lambda."""
+    cov_2: Array
+    """(p, p, distinct) its part that grows with lambda S_i."""
+    vectors: Array
+    """(groups, r) eigenvectors U."""
+    log_volume: Array
+    """() [nat], -1/2 log det X'X."""
+    rounding: Array
+    """(p,) [x], what the last digit of each column of X is worth; of the intercept 0."""
+    rank: Array
+    """() [1], r: rank[X Z] - p."""
+    freedom: Array
+    """() [1], n - rank[X Z]."""
+
+
+def shared_design(codes: np.ndarray, covariates: np.ndarray | None, restricted: bool) -> SharedDesign:
+    """The constants of a design that `design_status` passes, on the host; rows with the groups in ascending order."""
+    n, sizes, moments = len(codes), np.bincount(codes), _probed(codes, covariates)
+    p = 1 if covariates is None else 1 + covariates.shape[1]
+    groups, w = len(sizes), int(moments.within_rank)
+    rank = groups + w - p
+    x = np.ones((n, 1)) if covariates is None else np.column_stack([np.ones(n), covariates])
+    to_x = moments.frame.transform * moments.frame.scale  # coefficients on X from those on the rotated covariates
+    rotated = np.concatenate([np.ones((n, 1)), _rotated(x, to_x)], axis=1)
+    basis, triangle = np.linalg.qr(rotated)
+    of_basis = to_x @ np.linalg.inv(triangle)
+    by_group = np.add.reduceat(basis, np.cumsum(sizes) - sizes)  # Z' basis
+    nu, vectors = np.linalg.eigh(np.diag(sizes.astype(float)) - by_group @ by_group.T)
+    nu, rest, vectors = nu[-rank:], vectors[:, :-rank], vectors[:, -rank:]
+    inside = basis[:, 1:] - (by_group[:, 1:] / sizes[:, None])[codes]
+    inner = _span(inside, w)
+    root = np.sqrt(nu)
+    spectrum, member = spectrum_of(nu, sizes, n, n - (p if restricted else 0), restricted)
+    shift = of_basis @ by_group.T @ (vectors * root)
+    beyond = of_basis @ by_group.T @ rest
+    share = np.einsum("ai,bi->abi", shift, shift / nu)
+    cov_2 = np.zeros((p, p, len(spectrum.values)))
+    for i, place in enumerate(member):
+        cov_2[:, :, place] += share[:, :, i]
+    return SharedDesign(
+        spectrum=spectrum,
+        codes=codes.astype(np.int32),
+        sizes=sizes.astype(float),
+        basis=basis if p > 1 else basis[:, :0],
+        inner=inner,
+        from_groups=(vectors * root / sizes[:, None]).T.copy(),
+        from_inner=-(inner.T @ basis @ by_group.T @ (vectors / root)).T,
+        member=member.astype(np.int32),
+        of_basis=of_basis if p > 1 else np.full((1, 1), 1 / n),
+        shift=shift,
+        cov=of_basis @ of_basis.T,
+        cov_1=beyond @ beyond.T,
+        cov_2=cov_2,
+        vectors=vectors,
+        log_volume=np.linalg.slogdet(of_basis)[1],
+        rounding=np.finfo(float).eps * np.append(0, abs(x[:, 1:]).max(axis=0)),
+        rank=np.float64(rank),
+        freedom=np.float64(n - groups - w),
+    )
+
+
+def design_status(codes: np.ndarray, covariates: np.ndarray | None) -> Status:
+    """NOT_IDENTIFIED or RANK_DEFICIENT where no outcome over a design has an estimate, else INTERIOR."""
+    status = Status(int(_probed(codes, covariates).status))
+    return status if status in (Status.NOT_IDENTIFIED, Status.RANK_DEFICIENT) else Status.INTERIOR
+
+
+def _probed(codes: np.ndarray, covariates: np.ndarray | None) -> GroupMoments:
+    """Moments of a random outcome: only the design is asked about."""
+    probe = np.random.default_rng(0).normal(size=len(codes))
+    table = probe[:, None] if covariates is None else np.column_stack([covariates, probe])
+    with np.errstate(all="ignore"):
+        return moments_of(
+            HostRows(probe, codes, covariates, np.bincount(codes), (table.min(axis=0), table.max(axis=0)))
+        )
+
+
+def _rotated(x: np.ndarray, to_x: np.ndarray) -> np.ndarray:
+    """Covariates in the coordinates of a frame, centred."""
+    centred = x[:, 1:] - x[:, 1:].mean(axis=0)
+    turned = centred @ to_x[1:, 1:]
+    return turned - turned.mean(axis=0)
+
+
+def _span(columns: np.ndarray, rank: int) -> np.ndarray:
+    """Orthonormal basis (n, rank) of the span of columns."""
+    if rank == 0:
+        return columns[:, :0]
+    return np.linalg.svd(columns, full_matrices=False)[0][:, :rank]
+
+
+@record
+class Reduced:
+    """A block of outcomes over a shared design, in the coordinates of its spectrum; the last axis is the dataset."""
+
+    outcome: Coordinates
+    coordinates: Array
+    """(r, datasets) u."""
+    coefficients: Array
+    """(p, datasets) least squares, of the scaled outcome less the pilot."""
+    scale: Array
+    """(datasets,) [1/y], power of two."""
+    pilot: Array
+    """(datasets,) [y]."""
+    status: Array
+    """(datasets,) int32 `Status`."""
+
+
+def reduce_block(design: SharedDesign, y: Array, dtype: jnp.dtype) -> Reduced:
+    """Two passes over a block (n, datasets): centred on a pilot and scaled in its own precision, then in `dtype`."""
+    low, high = y.min(axis=0), y.max(axis=0)
+    scale = power_of_two_below(high / 2 - low / 2, jnp)
+    pilot = y[0]
+    centred = (y * scale - pilot * scale).astype(dtype)
+    groups, n, p = len(design.sizes), y.shape[0], design.of_basis.shape[0]
+    product = lambda a, b: jnp.matmul(a.astype(dtype), b, precision=jax.lax.Precision.HIGHEST)
+    by_group = lambda rows: jax.ops.segment_sum(rows, design.codes, groups, indices_are_sorted=True)
+    if p > 1:
+        along = product(design.basis.T, centred)
+        centred = centred - product(design.basis, along)
+        sums = by_group(centred)
+    else:
+        sums = by_group(centred)
+        along = sums.sum(axis=0, keepdims=True)
+    means = sums / design.sizes.astype(dtype)[:, None]
+    within = centred - means[design.codes]
+    u = product(design.from_groups, sums)
+    if design.inner.shape[1]:
+        inside = product(design.inner.T, within)
+        within = within - product(design.inner, inside)
+        u = u + product(design.from_inner, inside)
+    floor = (within * within).sum(axis=0)
+    distinct = design.spectrum.values.shape[0]
+    squares = u * u
+    if distinct < u.shape[0]:
+        squares = jax.ops.segment_sum(squares, design.member, distinct, indices_are_sorted=True)
+    coefficients = product(design.of_basis, along)
+    eps = float(jnp.finfo(dtype).eps)
+    reach = jnp.finfo(y.dtype).eps * jnp.maximum(abs(low), abs(high)) * scale + (eps if dtype != y.dtype else 0.0)
+    if p > 1:
+        slopes = abs(product(jnp.diag(design.rounding.astype(dtype)), coefficients)).sum(axis=0)
+        noise = n * (8 * (reach + slopes)) ** 2
+    else:
+        noise = n * (1e-4 * reach) ** 2
+    finite = jnp.isfinite(y).all(axis=0)  # XLA's smallest and largest values may pass over NaN
+    status = jnp.where(floor > noise, 0, int(Status.UNBOUNDED))
+    status = jnp.where(high == low, int(Status.CONSTANT_OUTCOME), status)
+    status = jnp.where(finite, status, int(Status.INVALID)).astype(jnp.int32)
+    return Reduced(
+        outcome=Coordinates(squares=squares, floor=floor, valid=status == Status.INTERIOR),
+        coordinates=u,
+        coefficients=coefficients,
+        scale=scale,
+        pilot=pilot,
+        status=status,
+    )
+
+
+def estimate_one(design: SharedDesign, data: Reduced, method: str, whole: bool) -> tuple[Estimate, Array]:
+    """The estimate of one outcome in user's units, and whether the search settled it."""
+    spectrum, outcome = design.spectrum, data.outcome
+    restricted, dtype = method == "reml", outcome.floor.dtype
+    if method == "anova":
+        trace, rank = (spectrum.values * spectrum.counts).sum(), design.rank.astype(dtype)
+        within, untruncated, code = anova_ratio(
+            outcome.squares.sum(), outcome.floor, trace, design.freedom.astype(dtype), rank
+        )
+        ratio, settled = jnp.maximum(untruncated, 0), jnp.ones((), bool)
+        facts = {
+            "certified": settled,
+            "optima": jnp.ones((), jnp.int32),
+            "optima_ratio": jnp.where(jnp.arange(KEPT_OPTIMA) == 0, ratio, jnp.nan),
+            "gap": jnp.full_like(ratio, jnp.inf),
+            "steps": jnp.zeros((), jnp.int32),
+        }
+    else:
+        found = (whole_search if whole else quick_search)(spectral_curve((spectrum, outcome)))
+        ratio, settled, code, untruncated = found.ratio, found.settled, code_of(found), found.ratio
+        facts = {name: getattr(found, name) for name in ("certified", "optima", "optima_ratio", "gap", "steps")}
+    at = spectral_profile(spectrum, outcome, ratio)
+    if method != "anova":
+        within = at.quadratic / spectrum.degrees
+    shrunk = ratio / (1 + ratio * spectrum.values)  # lambda S_i
+    product = lambda a, b: jnp.matmul(a.astype(dtype), b, precision=jax.lax.Precision.HIGHEST)
+    every = shrunk[design.member] if len(shrunk) < len(design.member) else shrunk
+    gamma = data.coefficients - product(design.shift, every * data.coordinates)
+    p = gamma.shape[0]
+    spread = product(design.cov_2.reshape(p * p, -1), shrunk).reshape(p, p)
+    optimum = Optimum(
+        ratio=ratio,
+        within=within,
+        untruncated=untruncated,
+        gamma=gamma,
+        gamma_cov=design.cov.astype(dtype) + ratio * design.cov_1.astype(dtype) + spread,
+        log_det=at.log_det,
+        quadratic=at.quadratic,
+        code=code,
+        **facts,
+    )
+    scale = data.scale.astype(dtype)
+    origin = jnp.where(jnp.arange(p) == 0, data.pilot, 0).astype(dtype)
+    frame = Frame(origin=origin, transform=1 / scale, scale=scale, log_volume=design.log_volume.astype(dtype))
+    rows = spectrum.rows.astype(dtype)
+    return in_user_units(optimum, frame, rows, data.status, restricted=restricted), settled
+
+
+def predict_one(design: SharedDesign, data: Reduced, estimate: Estimate) -> tuple[Array, Array]:
+    """BLUPs of the groups and their standard errors.
+
+    Z'Py = U nu^1/2 S u, and the variance of the error is between (1 - sum_i U_i^2 (1 - S_i)).
+    """
+    dtype = data.outcome.floor.dtype
+    nu, vectors = design.spectrum.values[design.member], design.vectors.astype(dtype)
+    product = lambda a, b: jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+    shrunk = 1 / (1 + estimate.ratio * nu)
+    effect = estimate.ratio * product(vectors * jnp.sqrt(nu), shrunk * data.coordinates) / data.scale
+    rest = 1 - (vectors * vectors).sum(axis=1)
+    variance = estimate.between * (rest + product(vectors * vectors, shrunk))
+    return effect, jnp.sqrt(variance)

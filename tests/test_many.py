@@ -1,0 +1,337 @@
+"""Many datasets against the same datasets one at a time."""
+
+import sys
+
+import designs
+import jax
+import numpy as np
+import pytest
+
+import jaxre
+from jaxre import Status
+
+METHODS = ("reml", "ml", "anova")
+COUNT = 40  # datasets: true ratios of 0, 0.3, 1 and 3, and from the 20th on missing values
+BAD = {5: "constant", 6: "infinite", 7: "all missing", 8: "constant in each group"}
+
+
+def sample(sizes, p, seed=0):
+    """A matrix over one design, some of it missing, some datasets without an estimate; its labels and covariates."""
+    rng = np.random.default_rng(seed)
+    groups = designs.labels(sizes)
+    x = None if p == 1 else rng.normal(size=(len(groups), p - 1)) + rng.normal(size=(len(sizes), p - 1))[groups]
+    spread = np.array([0, 0.3, 1, 3])[np.arange(COUNT) % 4]
+    values = rng.normal(size=(len(groups), COUNT)) + rng.normal(size=(len(sizes), COUNT))[groups] * spread
+    missing = rng.random(values.shape) < 0.05
+    missing[:, :20] = False
+    values[missing] = np.nan
+    values[:, 5], values[3, 6], values[:, 7], values[:, 8] = 1.5, np.inf, np.nan, groups * 1.25
+    order = rng.permutation(len(groups))
+    return values[order], groups[order], None if x is None else x[order]
+
+
+def one_at_a_time(values, groups, covariates, method):
+    """Fits, or the reason of the refusal, of every column."""
+    for column in values.T:
+        try:
+            yield jaxre.fit(column, groups, covariates, method=method)
+        except ValueError as error:
+            yield str(error)
+
+
+def assert_same(fits, i, single):
+    if isinstance(single, str):
+        assert Status(int(fits.status[i])).failed
+        assert np.isnan([fits.between[i], fits.within[i], fits.icc[i], fits.log_likelihood[i]]).all()
+        assert np.isnan(fits.beta[i]).all()
+        assert not fits.certified[i]
+        return
+    digits = 1e-12  # of between + within: both ways end on the score, from sums in another order
+    total = single.between + single.within
+    assert abs(fits.between[i] - single.between) <= digits * total
+    assert abs(fits.within[i] - single.within) <= digits * total
+    assert abs(fits.icc[i] - single.icc) <= digits
+    assert (fits.between[i] == 0) == (single.between == 0)
+    assert fits.log_likelihood[i] == pytest.approx(single.log_likelihood, rel=digits)
+    np.testing.assert_allclose(fits.beta[i], single.beta, atol=digits * max(single.beta_se.max(), 1))
+    np.testing.assert_allclose(fits.beta_se[i], single.beta_se, rtol=1e-11)  # a few times more: the inverse of M
+    np.testing.assert_allclose(fits.beta_cov[i], single.beta_cov, atol=1e-11 * single.beta_se.max() ** 2)
+    assert (fits.status[i], fits.optima[i], fits.certified[i]) == (single.status, single.optima, single.certified)
+    assert fits.rows[i] == single.n
+    if np.isfinite(single.gap):
+        assert fits.gap[i] == pytest.approx(single.gap, abs=1e-9)
+    else:
+        assert np.isinf(fits.gap[i])
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("design", "p"), [("one giant", 1), ("unequal", 3), ("balanced", 1)])
+def test_a_matrix_is_a_loop(design, p, method):
+    values, groups, x = sample(designs.SIZES[design], p)
+    fits = jaxre.fit_many(values, groups, x, method=method)
+    assert len(fits) == COUNT
+    for i, single in enumerate(one_at_a_time(values, groups, x, method)):
+        assert_same(fits, i, single)
+    assert [Status(code) for code in fits.status[[5, 6, 7]]] == [Status.CONSTANT_OUTCOME] + 2 * [Status.INVALID]
+    assert fits.status[8] == Status.UNBOUNDED
+    estimated = fits.status < Status.UNBOUNDED
+    assert fits.certified[estimated].all()
+
+
+def test_several_optima_are_among_them():
+    values, groups, _ = sample(designs.SIZES["one giant"], 1)
+    assert (jaxre.fit_many(values, groups, method="ml").optima > 1).sum() >= 3
+
+
+def test_group_effects_come_when_asked_for():
+    for p in (1, 3):
+        values, groups, x = sample(designs.SIZES["unequal"], p)
+        fits = jaxre.fit_many(values, groups, x, quantities=("between", "blup", "blup_se", "status"))
+        assert fits.within is None
+        for i in [*range(5), 25]:
+            single = jaxre.fit(values[:, i], groups, x)
+            assert fits.groups.tolist() == jaxre.fit(values[:, 0], groups, x).groups.tolist()
+            order = [single.groups.tolist().index(label) for label in fits.groups]
+            scale = np.abs(single.blup).max() + single.blup_se.max()
+            np.testing.assert_allclose(fits.blup[i], single.blup[order], atol=1e-12 * scale)
+            np.testing.assert_allclose(fits.blup_se[i], single.blup_se[order], atol=1e-12 * scale)
+
+
+@pytest.mark.parametrize("p", [1, 3])
+@pytest.mark.parametrize("form", ["iterator", "long table"])
+def test_designs_of_their_own(form, p):
+    data = [designs.simulate(seed, designs.SIZES[name], ratio=seed % 4, p=p) for seed, name in enumerate(NAMES)]
+    if form == "iterator":
+        fits = jaxre.fit_many(iter(data if p > 1 else [item[:2] for item in data]))
+    else:
+        rng = np.random.default_rng(1)
+        y = np.concatenate([y for y, _, _ in data])
+        order = rng.permutation(len(y))
+        labels = np.repeat([f"d{i}" for i in range(len(data))], [len(y) for y, _, _ in data])
+        x = None if p == 1 else np.concatenate([x for _, _, x in data])[order]
+        groups = np.concatenate([g for _, g, _ in data])
+        fits = jaxre.fit_many(y[order], groups[order], x, datasets=labels[order])
+        place = np.argsort([int(name[1:]) for name in fits.names])
+        assert sorted(fits.names) == sorted({*labels.tolist()})
+        data = [data[i] for i in np.argsort(place)]
+    for i, (y, groups, x) in enumerate(data):
+        assert_same(fits, i, jaxre.fit(y, groups, x))
+
+
+NAMES = [name for name in designs.SIZES if name not in ("a continent and islands", "three groups")] * 3
+
+
+def test_a_long_table_knows_its_missing_rows():
+    y = np.array([1.0, 2, 4, 5, np.nan, 9, 1, 2, 3.5])
+    fits = jaxre.fit_many(y, list("aabbbcabb"), datasets=[1, 1, 1, 1, 1, 1, 2, 2, 2])
+    assert fits.rows.tolist() == [5, 3]
+    assert_same(fits, 0, jaxre.fit(y[:6], list("aabbbc")))
+    assert_same(fits, 1, jaxre.fit(y[6:], list("abb")))
+
+
+def test_layout_chunks_order_and_company_do_not_matter():
+    values, groups, _ = sample(designs.SIZES["unequal"], 1)
+    values = np.tile(values, (1, 20))  # 800 datasets: four lanes
+    whole = jaxre.fit_many(values, groups)
+
+    def assert_equal(other, order=slice(None)):
+        for name in ("between", "within", "log_likelihood", "status", "certified", "beta"):
+            np.testing.assert_allclose(getattr(other, name), getattr(whole, name)[order], rtol=1e-13, err_msg=name)
+
+    assert_equal(jaxre.fit_many(np.asfortranarray(values), groups))
+    assert_equal(jaxre.fit_many(np.repeat(values, 2, axis=1)[:, ::2], groups))  # a strided view
+    assert_equal(jaxre.fit_many(values, groups, chunk=37))
+    backwards = np.arange(values.shape[1])[::-1]
+    assert_equal(jaxre.fit_many(values[:, backwards], groups), backwards)
+    # in a call of the same shape, a dataset changes no bit of another's answer
+    spoiled = values.copy()
+    spoiled[:, ::2] = np.nan
+    spoiled[0, ::4] = np.inf
+    other = jaxre.fit_many(spoiled, groups)
+    for name in ("between", "within", "beta", "log_likelihood"):
+        np.testing.assert_array_equal(getattr(other, name)[1::2], getattr(whole, name)[1::2], err_msg=name)
+
+
+def test_values_need_not_fit_in_memory(tmp_path):
+    values, groups, _ = sample(designs.SIZES["unequal"], 1)
+    np.save(tmp_path / "values.npy", values)
+    mapped = np.load(tmp_path / "values.npy", mmap_mode="r")
+
+    class Sliceable:
+        """What a store of arrays on disk looks like: a shape, and slices that are read when asked for."""
+
+        shape, asked = values.shape, []
+
+        def __getitem__(self, key):
+            self.asked.append(key[1])
+            return values[key]
+
+    whole, store = jaxre.fit_many(values, groups), Sliceable()
+    for other in (mapped, store, jax.device_put(values.astype(np.float32))):
+        fits = jaxre.fit_many(other, groups, chunk=16)
+        rounding = 1e-13 if not isinstance(other, jax.Array) else 1e-4  # JAX holds single precision by default
+        np.testing.assert_allclose(fits.within, whole.within, rtol=rounding)
+    assert [(part.start, part.stop) for part in store.asked] == [(0, 16), (16, 32), (32, 40)]
+
+
+def test_integers_and_masked_arrays():
+    rng = np.random.default_rng(0)
+    counts, groups = rng.poisson(20, size=(30, 4)), designs.labels([5] * 6)
+    expected = jaxre.fit_many(counts.astype(float), groups)
+    np.testing.assert_array_equal(jaxre.fit_many(counts, groups).within, expected.within)
+    masked = np.ma.array(counts, mask=np.zeros(counts.shape, bool))
+    masked[2, 1] = np.ma.masked
+    fits = jaxre.fit_many(masked, groups)
+    assert fits.rows.tolist() == [30, 29, 30, 30]
+    assert_same(fits, 1, jaxre.fit(np.delete(counts[:, 1], 2), np.delete(groups, 2)))
+
+
+def test_rows_without_a_label_or_a_covariate_are_left_out():
+    values, groups, x = sample(designs.SIZES["unequal"], 3)
+    x[4, 1] = np.nan
+    labels = [None if i == 9 else f"g{g}" for i, g in enumerate(groups)]
+    fits = jaxre.fit_many(values[:, :4], labels, x)
+    assert fits.rows.tolist() == [33] * 4
+    assert_same(fits, 0, jaxre.fit(values[:, 0], labels, x))
+
+
+@pytest.mark.parametrize("power", [-498, 498, 30])
+def test_scale_and_location_only_scale_and_move(power):
+    rng = np.random.default_rng(3)
+    groups = designs.labels(designs.SIZES["unequal"])
+    values = np.round(rng.normal(size=(len(groups), 4)) * 64 + rng.normal(size=(6, 4))[groups] * 128) / 64
+    plain = jaxre.fit_many(values, groups)
+    if power == 30:
+        moved = jaxre.fit_many(values + 2.0**30, groups)
+        np.testing.assert_allclose(moved.between, plain.between, rtol=1e-14)
+        np.testing.assert_allclose(moved.beta_se, plain.beta_se, rtol=1e-14)
+    else:
+        scaled = jaxre.fit_many(values * 2.0**power, groups)
+        np.testing.assert_allclose(scaled.between, plain.between * 2.0 ** (2 * power), rtol=1e-14)
+        np.testing.assert_allclose(scaled.icc, plain.icc, rtol=1e-14)
+
+
+def test_an_intraclass_correlation_next_to_one():
+    rng = np.random.default_rng(4)
+    for p in (1, 3):
+        groups = designs.labels(designs.SIZES["unequal"])
+        x = None if p == 1 else rng.normal(size=(len(groups), 2))
+        values = rng.normal(size=(6, 4))[groups] + 1e-6 * rng.normal(size=(len(groups), 4))
+        fits = jaxre.fit_many(values, groups, x)
+        for i in range(4):
+            single = jaxre.fit(values[:, i], groups, x)
+            assert single.ratio > 1e10
+            # the rounding of the covariates' products with the group effects, 1e6 times the variation within groups
+            assert fits.within[i] == pytest.approx(single.within, rel=1e-9)
+            assert fits.between[i] == pytest.approx(single.between, rel=1e-12)
+            np.testing.assert_allclose(fits.beta_se[i], single.beta_se, rtol=1e-9)
+
+
+def test_single_precision():
+    values, groups, x = sample(designs.SIZES["unequal"], 3)
+    shifted = values + 1e6  # centred in double: nothing is lost
+    single, double = jaxre.fit_many(shifted, groups, x, precision="single"), jaxre.fit_many(values, groups, x)
+    np.testing.assert_array_equal(single.status[:20], double.status[:20])
+    good = np.flatnonzero(double.status[:20] < Status.UNBOUNDED)
+    total = (double.between + double.within)[good]
+    assert (np.abs(single.between - double.between)[good] <= 2e-5 * total).all()  # 1e-7 times a few hundred roundings
+    assert (np.abs(single.within - double.within)[good] <= 2e-5 * total).all()
+    np.testing.assert_allclose(single.beta[good, 1:], double.beta[good, 1:], atol=2e-5)
+
+
+def test_a_summary_in_words():
+    values, groups, _ = sample(designs.SIZES["unequal"], 1)
+    text = str(jaxre.fit_many(values, groups))
+    assert text.startswith("Linear mixed models fit by REML: 40 datasets")
+    assert "           1  constant outcome" in text
+    assert "           2  invalid data" in text
+    assert "36 of 36 estimates are proven to be the global optimum" in text
+
+
+def test_columns_of_a_table():
+    values, groups, x = sample(designs.SIZES["unequal"], 3)
+    columns = jaxre.fit_many(values, groups, x).to_dict()
+    assert {"rows", "between", "icc", "beta[x2]", "beta_se[(Intercept)]", "status", "certified"} <= set(columns)
+    assert {len(column) for column in columns.values()} == {COUNT}
+    assert columns["status"][5] == "constant_outcome"
+
+
+def test_progress_is_shown_when_asked_for(capsys):
+    values, groups, _ = sample(designs.SIZES["unequal"], 1)
+    jaxre.fit_many(values, groups, progress=True, chunk=20)
+    shown = capsys.readouterr().err
+    assert "40 of 40 datasets" in shown
+    assert "a second" in shown
+    jaxre.fit_many(values, groups)
+    assert capsys.readouterr().err == "" or sys.stderr.isatty()
+
+
+def test_more_groups_than_a_spectrum_is_worth(monkeypatch):
+    values, groups, x = sample(designs.SIZES["unequal"], 3)
+    expected = jaxre.fit_many(values, groups, x)
+    monkeypatch.setattr("jaxre.many.MOST_GROUPS", 5)
+    np.testing.assert_allclose(jaxre.fit_many(values, groups, x).within, expected.within, rtol=1e-12)
+
+
+Y, G = np.zeros((4, 3)), ["a", "a", "b", "b"]
+REFUSED = {
+    "unknown method": (lambda: jaxre.fit_many(Y, G, method="bayes"), ValueError, "method must be one of"),
+    "unknown precision": (
+        lambda: jaxre.fit_many(Y, G, precision="half"),
+        ValueError,
+        "'double' or 'single', got 'half'",
+    ),
+    "unknown quantity": (lambda: jaxre.fit_many(Y, G, quantities=["sigma"]), ValueError, r"unknown names \['sigma'\]"),
+    "one dimension": (lambda: jaxre.fit_many(Y[:, 0], G), ValueError, r"\(observations, datasets\), got \(4,\)"),
+    "transposed": (lambda: jaxre.fit_many(Y.T, G), ValueError, r"\(3, 4\).* 4; transpose"),
+    "lengths": (lambda: jaxre.fit_many(Y, ["a"] * 5), ValueError, r"\(4, 3\) must have as many rows as .* 5"),
+    "covariates": (lambda: jaxre.fit_many(Y, G, np.ones((3, 1))), ValueError, r"\(4, p - 1\).*got \(3, 1\)"),
+    "infinite covariate": (lambda: jaxre.fit_many(Y, G, np.full((4, 1), np.inf)), ValueError, "4 infinite"),
+    "text": (lambda: jaxre.fit_many(np.full((4, 3), "x"), G), TypeError, "real numbers"),
+    "complex": (lambda: jaxre.fit_many(Y + 1j, G), TypeError, "real numbers, got complex128"),
+    "no labels": (lambda: jaxre.fit_many(Y), ValueError, "groups is missing"),
+    "no row left": (lambda: jaxre.fit_many(Y, [None] * 4), ValueError, "no rows are left: all 4"),
+    "chunk": (lambda: jaxre.fit_many(Y, G, chunk=0), ValueError, "chunk must be a positive number"),
+    "memory": (lambda: jaxre.fit_many(Y, G, chunk=10**13), ValueError, "GB are free; pass a smaller chunk"),
+    "no datasets": (lambda: jaxre.fit_many(iter([])), ValueError, "no datasets"),
+    "a number": (lambda: jaxre.fit_many(3), TypeError, "got int"),
+    "not a dataset": (lambda: jaxre.fit_many([(Y[:, 0], G), 7]), ValueError, "dataset 1 must be"),
+    "a ragged dataset": (lambda: jaxre.fit_many([(Y[:, 0], G[:3])]), ValueError, r"dataset 0 .*\(4,\), 3 labels"),
+    "covariates differ": (
+        lambda: jaxre.fit_many([(Y[:, 0], G), (Y[:, 0], G, np.ones((4, 1)))]),
+        ValueError,
+        r"same number of covariates, got \[0, 1\]",
+    ),
+    "blup of long": (
+        lambda: jaxre.fit_many(Y[:, 0], G, datasets=[1, 1, 1, 1], quantities=["blup"]),
+        ValueError,
+        "blup needs one design",
+    ),
+    "long lengths": (lambda: jaxre.fit_many(Y[:, 0], G, datasets=[1]), ValueError, r"\(4,\), \(4,\) and \(1,\)"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused(case):
+    call, kind, message = REFUSED[case]
+    with pytest.raises(kind, match=message):
+        call()
+
+
+def test_a_design_without_estimates_is_a_status():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(6, 3))
+    assert (jaxre.fit_many(values, np.arange(6)).status == Status.NOT_IDENTIFIED).all()
+    assert (jaxre.fit_many(values, np.zeros(6)).status == Status.NOT_IDENTIFIED).all()
+    x = np.ones((6, 1))
+    assert (jaxre.fit_many(values, [0, 0, 1, 1, 2, 2], x).status == Status.RANK_DEFICIENT).all()
+
+
+def test_every_combination_of_quantities_has_its_shape():
+    values, groups, x = sample(designs.SIZES["unequal"], 3)
+    shapes = {"blup_se": (6,), "beta_cov": (3, 3), "optima_ratio": (17,)}
+    names = ("status", "optima_ratio", "blup_se", "beta_cov", "certified")
+    fits = jaxre.fit_many(values[:, :3], groups, x, quantities=names)
+    for name in names:
+        assert getattr(fits, name).shape == (3, *shapes.get(name, ()))
+    assert fits.certified.dtype == bool
