@@ -32,6 +32,7 @@ from jaxre.rows import Array
 STRIDE = 1.45  # of 1 + largest size * lambda, from one point of the first look to the next
 WIDTH = 16  # points that are looked at in one round of branch and bound, and basins that are kept
 ROWS = 96  # intervals that are kept at once
+REFINED = 3  # steps towards the root where a proof needs no points
 GROWTH = 4.0  # of 1 + typical size * lambda, from one first point to the next
 ROUNDS = 500
 
@@ -77,6 +78,7 @@ def look_at_proof(curve: Curve) -> Look:
     zero = curve.at(jnp.zeros_like(curve.floor))
     at_zero = score(zero, curve.n) >= -score_noise(zero, curve.n)
     start = chord_root(zero, zero._replace(ratio=jnp.full_like(curve.floor, jnp.inf)), curve)
+    start = jax.lax.fori_loop(0, REFINED, lambda _, ratio: _closer_root(ratio, curve), start)
     low, high = jnp.zeros_like(start), jnp.full_like(start, jnp.inf)
     return Look(settled=curve.proven, at_zero=at_zero, low=low, high=high, start=start)
 
@@ -205,6 +207,16 @@ def _classify(a: Profile, b: Profile, curve: Curve, rises_at_zero: Array) -> tup
     falling_at_a = jnp.where(a.ratio == 0, ~rises_at_zero, f_a < 0)
     one = rises & falling_at_a & (f_b >= 0)
     return ~signed & one, ~(signed | rises | falls)
+
+
+def _closer_root(ratio: Array, curve: Curve) -> Array:
+    """One Newton step for the root of F in s = 1 / (1 + size * ratio), kept within a factor of ten."""
+    at, s = curve.at(ratio), 1 / (1 + curve.size * ratio)
+    share = curve.n / at.log_det_1
+    root = at.quadratic + share * at.quadratic_1
+    slope = at.quadratic_1 + share * (at.quadratic_2 - at.quadratic_1 * at.log_det_2 / at.log_det_1)
+    closer = jnp.clip(s + root * curve.size * s * s / slope, 0.1 * s, jnp.minimum(10 * s, 1.0))
+    return (1 / closer - 1) / curve.size
 
 
 def chord_root(a: Profile, b: Profile, curve: Curve) -> Array:

@@ -24,7 +24,7 @@ from jaxre.rows import Array
 
 UNROLLED = 48  # eigenvalues up to which the sums are written out, so that they fuse under vmap
 MESH = 2048  # intervals over lambda >= 0 on which phi_i is bounded
-PARTS = 8  # intervals of the proof, each many of the mesh
+PARTS = 4  # intervals of the proof, each many of the mesh
 EQUAL = 1e-11  # relative distance below which eigenvalues are one
 
 
