@@ -2,10 +2,12 @@
 
     observations -> moments -> likelihood -> estimate -> report
 
-`fit` goes the whole way from arrays to a certified fit; the steps are pure functions that work inside jit and vmap.
+`fit` goes the whole way from arrays to a certified fit, `fit_many` for many datasets at once; the steps are pure
+functions that work inside jit and vmap.
 """
 
 from jaxre import datasets
+from jaxre.batches import share
 from jaxre.components import Components, covariance, expectation, group_mean_variance
 from jaxre.effects import Blue, Blup, blue, blup, group_means
 from jaxre.estimate import Estimate, anova, ml, reml
@@ -56,5 +58,6 @@ __all__ = [
     "newton",
     "reml",
     "restricted_log_likelihood",
+    "share",
     "stratify",
 ]

@@ -161,6 +161,31 @@ def _collect(found: np.ndarray | None, total: int, start: int, stop: int, result
     return found
 
 
+def share(total: int) -> slice:
+    """The part of `total` datasets that belongs to this process of a `jax.distributed` run.
+
+    Args:
+        total: [1], datasets of all processes together.
+
+    Returns:
+        slice; the parts of all processes cover everything once, and differ in length by one at most.
+
+    Errors:
+        ValueError for a negative number.
+
+    Source: definition.
+
+    Example:
+        >>> import jaxre
+        >>> jaxre.share(10)  # in a single process
+        slice(0, 10, None)
+    """
+    if total < 0:
+        raise ValueError(f"total must be a number of datasets, got {total}.")
+    place, count = jax.process_index(), jax.process_count()
+    return slice(total * place // count, total * (place + 1) // count)
+
+
 # ---- one design, complete outcomes
 
 

@@ -19,19 +19,22 @@ def load(name):
     return module
 
 
-def test_the_readme_has_the_table_of_the_committed_results():
+def test_the_readme_has_the_tables_of_the_committed_results():
     table, readme = load("table"), (ROOT / "README.md").read_text(encoding="utf-8")
-    assert readme.count(table.BEGIN) == readme.count(table.END) == 1
-    if table.RESULTS.exists():
-        report = json.loads(table.RESULTS.read_text(encoding="utf-8"))
-        assert not report["quick"]
-        assert table.replaced(readme, table.markdown(report)) == readme
+    for name, tables in {"one_fit": table.markdown, "many": table.many_markdown}.items():
+        assert readme.count(f"<!-- {name}:begin -->") == readme.count(f"<!-- {name}:end -->") == 1
+        file = table.RESULTS / f"{name}.json"
+        if file.exists():
+            report = json.loads(file.read_text(encoding="utf-8"))
+            assert not report.get("quick")
+            assert table.replaced(readme, tables(report), name) == readme
 
 
-def test_filling_the_table_twice_changes_nothing():
+def test_filling_a_table_twice_changes_nothing():
     table = load("table")
-    once = table.replaced(f"a\n{table.BEGIN}\n{table.END}\nb", "| x |")
-    assert table.replaced(once, "| x |") == once
+    once = table.replaced("a\n<!-- x:begin -->\n<!-- x:end -->\nb", "| x |", "x")
+    assert "| x |" in once
+    assert table.replaced(once, "| x |", "x") == once
 
 
 def test_the_exact_estimate_is_the_closed_form_of_dyestuff():

@@ -1,0 +1,97 @@
+"""Several devices in one process, and two processes that know of each other."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).parent.parent
+
+DATA = """
+import numpy as np
+rng = np.random.default_rng(0)
+groups = np.repeat(np.arange(6), 5)
+values = rng.normal(size=(30, 600)) + rng.normal(size=(6, 600))[groups]
+values[3, ::7] = np.nan
+"""
+
+SEVERAL = (
+    DATA
+    + """
+import sys
+import jax, jaxre
+assert len(jax.local_devices()) == 4
+fits = jaxre.fit_many(values, groups)
+two = jaxre.fit_many(values, groups, mesh=jax.make_mesh((2,), ("any",), devices=jax.devices()[:2]))
+np.savez(sys.argv[1], between=fits.between, within=fits.within, two=two.between, status=fits.status)
+"""
+)
+
+PROCESS = (
+    DATA
+    + """
+import sys
+import jax, jaxre
+jax.config.update("jax_cpu_collectives_implementation", "gloo")
+place, port, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+jax.distributed.initialize(f"localhost:{port}", num_processes=2, process_id=place)
+assert jax.process_count() == 2
+part = jaxre.share(values.shape[1])
+fits = jaxre.fit_many(values[:, part], groups)
+np.savez(out, between=fits.between, start=part.start, stop=part.stop)
+from jax.experimental import multihost_utils
+counts = multihost_utils.process_allgather(np.array([len(fits)]))
+assert counts.sum() == values.shape[1], counts
+jax.distributed.shutdown()
+"""
+)
+
+
+def environment(devices):
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    return os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+
+
+def expected():
+    names: dict = {}
+    exec(DATA, names)
+    import jaxre
+
+    return jaxre.fit_many(names["values"], names["groups"])
+
+
+def test_four_devices_answer_as_one(tmp_path):
+    command = [sys.executable, "-c", SEVERAL, str(tmp_path / "out.npz")]
+    run = subprocess.run(command, env=environment(4), capture_output=True, text=True, timeout=600, check=False)
+    assert run.returncode == 0, run.stderr
+    found, one = np.load(tmp_path / "out.npz"), expected()
+    np.testing.assert_allclose(found["between"], one.between, rtol=1e-13, atol=1e-13)
+    np.testing.assert_allclose(found["two"], one.between, rtol=1e-13, atol=1e-13)
+    np.testing.assert_allclose(found["within"], one.within, rtol=1e-13)
+    np.testing.assert_array_equal(found["status"], one.status)
+
+
+def test_two_processes_fit_their_shares(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    outs = [tmp_path / f"{place}.npz" for place in range(2)]
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROCESS, str(place), str(port), str(out)],
+            env=environment(1),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for place, out in enumerate(outs)
+    ]
+    for run in runs:
+        _, errors = run.communicate(timeout=600)
+        assert run.returncode == 0, errors
+    parts = [np.load(out) for out in outs]
+    assert [(int(part["start"]), int(part["stop"])) for part in parts] == [(0, 300), (300, 600)]
+    between = np.concatenate([part["between"] for part in parts])
+    np.testing.assert_allclose(between, expected().between, rtol=1e-13, atol=1e-13)

@@ -1,0 +1,88 @@
+"""A design in spectral form against dense algebra, and the bounds of its proof against what they bound."""
+
+import dense
+import designs
+import numpy as np
+import pytest
+
+from jaxre.shared import shared_design
+from jaxre.spectrum import MESH, PARTS, proof_of
+
+DESIGNS = ("one giant", "unequal", "balanced", "pairs of sizes", "three groups")
+
+
+def made(name, p, restricted=True):
+    _, groups, x = designs.simulate(7, designs.SIZES[name], p=p)
+    return groups, x, shared_design(groups, x, restricted)
+
+
+@pytest.mark.parametrize("p", [1, 3])
+@pytest.mark.parametrize("name", DESIGNS)
+def test_eigenvalues_and_log_determinants_are_dense(name, p):
+    groups, x, design = made(name, p)
+    full, z = dense.design(len(groups), x), dense.indicators(groups)
+    projector = np.eye(len(groups)) - full @ np.linalg.solve(full.T @ full, full.T)
+    nu = np.linalg.eigvalsh(z.T @ projector @ z)
+    spectrum = design.spectrum
+    expanded = np.sort(np.repeat(spectrum.values, spectrum.counts.astype(int)))
+    np.testing.assert_allclose(expanded, nu[-len(expanded) :], rtol=1e-11)  # pairwise products of 105 rows
+    assert np.abs(nu[: -len(expanded)]).max(initial=0) < 1e-9  # the others are 0
+    assert design.rank == len(expanded)
+    for ratio in (0.0, 0.3, 20.0):
+        h = dense.covariance(1.0, ratio, groups)
+        determinant = np.linalg.slogdet(h)[1] + np.linalg.slogdet(full.T @ np.linalg.solve(h, full))[1]
+        ours = spectrum.log_counts @ np.log1p(ratio * spectrum.log_values) - 2 * design.log_volume
+        assert ours == pytest.approx(determinant, rel=1e-11)
+
+
+@pytest.mark.parametrize("p", [1, 3])
+@pytest.mark.parametrize("name", DESIGNS)
+def test_covariance_of_the_coefficients_is_dense(name, p):
+    groups, x, design = made(name, p)
+    full = dense.design(len(groups), x)
+    for ratio in (0.0, 0.3, 20.0, 1e6):
+        shrunk = ratio / (1 + ratio * design.spectrum.values)
+        ours = design.cov + ratio * design.cov_1 + design.cov_2 @ shrunk
+        h = dense.covariance(1.0, ratio, groups)
+        expected = np.linalg.inv(full.T @ np.linalg.solve(h, full))
+        # the dense inverse has the condition of H: 1e6 times the largest group
+        np.testing.assert_allclose(ours, expected, atol=1e-13 * (1 + 100 * ratio) * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("restricted", [False, True])
+@pytest.mark.parametrize("p", [1, 3])
+@pytest.mark.parametrize("name", DESIGNS)
+def test_bounds_of_the_proof_hold(name, p, restricted):
+    """phi_i and its weighted slope, by their definitions, between the bounds of each part."""
+    _, _, design = made(name, p, restricted)
+    spectrum, proof = design.spectrum, design.spectrum.proof
+    n, size, nu = float(spectrum.degrees), float(spectrum.size), spectrum.values
+    edges = np.linspace(0, MESH, PARTS + 1).astype(int) / MESH
+    for part in range(PARTS):
+        s = 1 - np.linspace(edges[part], edges[part + 1], 401)[:-1, None]
+        ratio = (1 / s - 1) / size
+        phi = lambda ratio: (
+            1 / (1 + ratio * nu)
+            - n
+            * nu
+            / (1 + ratio * nu) ** 2
+            / (spectrum.log_counts * spectrum.log_values / (1 + ratio * spectrum.log_values)).sum(axis=1, keepdims=True)
+        )
+        assert (phi(ratio) >= proof.low[part] - 1e-12).all()
+        assert (phi(ratio) <= proof.high[part] + 1e-12).all()
+        step = 1e-6 * (1 / size + ratio)
+        slope = (phi(ratio + step) - phi(np.maximum(ratio - step, 0))) / (step + np.minimum(step, ratio))
+        weighted = slope * (1 + size * ratio) ** 2
+        # differences lose half the digits, of N
+        assert (weighted >= proof.slope[part] - 1e-7 * n * np.abs(weighted).max()).all()
+
+
+def test_a_finer_mesh_bounds_no_worse(monkeypatch):
+    _, _, design = made("unequal", 1)
+    spectrum = design.spectrum
+    arguments = spectrum.values, spectrum.log_values, spectrum.log_counts, float(spectrum.degrees), float(spectrum.size)
+    monkeypatch.setattr("jaxre.spectrum.MESH", MESH // 8)
+    coarse = proof_of(*arguments)
+    assert (coarse.slope <= spectrum.proof.slope + 1e-9).all()
+    assert (coarse.low <= spectrum.proof.low + 1e-9).all()
+    assert (coarse.high >= spectrum.proof.high - 1e-9).all()
