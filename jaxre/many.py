@@ -55,7 +55,7 @@ def fit_many(
         method: "reml", "ml" or "anova".
         datasets: (n,) labels of the datasets of a long table.
         quantities: names of the fields to return; "blup", "blup_se" and "optima_ratio" only come when asked for.
-        chunk: datasets in memory at a time; by default as many as make 64 MB.
+        chunk: datasets in memory at a time; by default as many as make 16 MB.
         mesh: one-dimensional mesh of devices to share the datasets out to; by default all local ones.
         progress: whether to show a bar on the error stream; by default only on a terminal.
         precision: "double", or "single" for devices that are slow in double: values are centred and scaled in double,
@@ -159,12 +159,15 @@ def _of_matrix(
         part = slice(start, min(start + size, count))
         block = _block(values, part, rows)
         odd = np.arange(block.shape[1])
-        if design is not None:
+        with np.errstate(all="ignore"):
+            complete = np.isfinite(block.sum(axis=0)).any()
+        if design is not None and complete:  # the columns keep their places, or their company would change their bits
             out[:, part] = fit_shared(plan, design, block)
             odd = np.flatnonzero(out[0, part] == Status.INVALID)  # something missing, or infinite
         if len(odd):
-            used[start + odd] = (~np.isnan(block[:, odd])).sum(axis=0)
-            out[:, start + odd] = _fit_odd(plan, codes, len(present), x, block[:, odd])
+            some = block if len(odd) == block.shape[1] else block[:, odd]
+            used[start + odd] = len(rows) - np.isnan(some).sum(axis=0)
+            out[:, start + odd] = _fit_odd(plan, codes, len(present), x, some)
         bar.advance(block.shape[1])
     bar.close()
     return _result(out, *rest)
@@ -229,10 +232,10 @@ def _covariates(covariates: Any, n: int) -> tuple[np.ndarray | None, tuple[str, 
 
 
 def _chunk(chunk: int | None, n: int, plan: Plan) -> int:
-    """Datasets a chunk: what was asked for, or 64 MB of them in whole blocks."""
+    """Datasets a chunk: what was asked for, or 16 MB of them in whole blocks."""
     block = BLOCK * plan.devices
     if chunk is None:
-        return max(1, (1 << 26) // (8 * n * block)) * block
+        return max(1, (1 << 24) // (8 * n * block)) * block
     wanted, free = 24.0 * n * chunk, _free_memory()  # the chunk, a copy of it, and one on its way
     if wanted > free:
         raise ValueError(

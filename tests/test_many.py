@@ -186,6 +186,16 @@ def test_integers_and_masked_arrays():
     assert_same(fits, 1, jaxre.fit(np.delete(counts[:, 1], 2), np.delete(groups, 2)))
 
 
+def test_not_one_dataset_is_complete():
+    values, groups, _ = sample(designs.SIZES["unequal"], 1)
+    values = values[:, 9:20]
+    values[np.arange(11), np.arange(11)] = np.nan
+    fits = jaxre.fit_many(values, groups)
+    assert (fits.rows == 34).all()
+    for i, single in enumerate(one_at_a_time(values, groups, None, "reml")):
+        assert_same(fits, i, single)
+
+
 def test_rows_without_a_label_or_a_covariate_are_left_out():
     values, groups, x = sample(designs.SIZES["unequal"], 3)
     x[4, 1] = np.nan
