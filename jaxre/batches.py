@@ -267,6 +267,8 @@ def fit_strata(plan: Plan, datasets: Sequence[Dataset], p: int) -> np.ndarray:
 def _strata(y: np.ndarray, codes: np.ndarray, x: np.ndarray | None, *, p: int) -> Strata:
     if len(y) == 0 or not np.isfinite(y).all():
         return dataclasses.replace(_strata(*_stand_in(p), p=p), status=np.int32(Status.INVALID))
+    if len(y) <= p:  # nothing is left for the variances
+        return dataclasses.replace(_strata(*_stand_in(p), p=p), status=np.int32(Status.NOT_IDENTIFIED))
     table = y[:, None] if x is None else np.column_stack([x, y])
     taken, codes = np.unique(codes, return_inverse=True)
     with np.errstate(all="ignore"):

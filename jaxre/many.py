@@ -18,7 +18,7 @@ from jaxre.classes import MOST_CLASSES
 from jaxre.fits import FitMany
 from jaxre.fitting import fit
 from jaxre.longform import Long, classes_of_long, combined
-from jaxre.observations import encode, numbers, refuse_infinity
+from jaxre.observations import encode, numbers, refuse_infinity, refuse_too_many
 from jaxre.progress import Progress
 from jaxre.shared import MOST_GROUPS, design_status, shared_design
 from jaxre.status import Status
@@ -146,7 +146,9 @@ def _of_matrix(
     present, codes = np.unique(labels.codes[rows], return_inverse=True)
     order = np.argsort(codes, kind="stable")
     rows, codes = rows[order], codes[order]
-    x = None if x is None else np.ascontiguousarray(x[rows])
+    if x is not None:
+        x = np.ascontiguousarray(x[rows])
+        refuse_too_many(x)
     out = np.empty((plan.numbers(len(names), len(present)), count))
     used = np.full(count, len(rows))
     verdict = design_status(codes, x)

@@ -111,6 +111,8 @@ def group_moments(
         if x.ndim != 2 or x.shape[0] != y.shape[0]:
             raise ValueError(f"covariates must have shape ({y.shape[0]}, p - 1) like values, got {x.shape}.")
         x = x if x.shape[1] else None
+        if x is not None and x.shape[0] <= x.shape[1] + 1:
+            raise ValueError(f"covariates must have fewer columns than rows less one, got {x.shape}; leave some out.")
     codes: Any
     if num_groups is None:
         if isinstance(groups, jax.core.Tracer):

@@ -111,6 +111,8 @@ def observe(
         y, x = y[keep], None if x is None else x[keep]
         labels = _first_seen(labels.codes[keep], labels.labels)
         low, high = _extremes(y, x)
+    if x is not None:
+        refuse_too_many(x)
     sizes = np.bincount(labels.slots, minlength=labels.size)
     return Observations(values=y, groups=labels, sizes=sizes, covariates=x, extremes=(low, high), dropped=dropped)
 
@@ -232,7 +234,12 @@ def numbers(given: Any, name: str) -> np.ndarray:
     """The numbers in double precision, NaN where they are masked or null."""
     if isinstance(given, np.ma.MaskedArray):
         given = np.ma.filled(given.astype(np.float64), np.nan)
-    array = np.asarray(given)
+    try:
+        array = np.asarray(given)
+    except ValueError:
+        raise ValueError(
+            f"{name} must have rows of one length, got ragged ones; give every row the same columns."
+        ) from None
     if array.dtype == object and hasattr(given, "to_numpy"):  # nullable columns of a data frame
         with contextlib.suppress(TypeError, ValueError):
             array = given.to_numpy(dtype=np.float64, na_value=np.nan)
@@ -274,6 +281,16 @@ def _by_column(x: np.ndarray, reduce: Callable[..., np.ndarray]) -> np.ndarray:
         return reduce(x, axis=0)
     wide = reduce(x[:whole].reshape(whole // 64, -1), axis=0).reshape(64, -1)
     return reduce(np.concatenate([wide, x[whole:]]), axis=0)
+
+
+def refuse_too_many(x: np.ndarray) -> None:
+    """An error where there are no more rows than coefficients."""
+    rows, columns = x.shape
+    if rows <= columns + 1:
+        raise ValueError(
+            f"not identified: covariates has {columns} columns, with the intercept {columns + 1} coefficients, for "
+            f"{rows} complete rows; leave out covariates until there are more rows than coefficients."
+        )
 
 
 def refuse_infinity(array: np.ndarray, name: str) -> None:

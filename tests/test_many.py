@@ -296,6 +296,7 @@ REFUSED = {
     "transposed": (lambda: jaxre.fit_many(Y.T, G), ValueError, r"\(3, 4\).* 4; transpose"),
     "lengths": (lambda: jaxre.fit_many(Y, ["a"] * 5), ValueError, r"\(4, 3\) must have as many rows as .* 5"),
     "covariates": (lambda: jaxre.fit_many(Y, G, np.ones((3, 1))), ValueError, r"\(4, p - 1\).*got \(3, 1\)"),
+    "more coefficients than rows": (lambda: jaxre.fit_many(Y, G, np.ones((4, 3))), ValueError, "4 coefficients, for 4 complete"),
     "infinite covariate": (lambda: jaxre.fit_many(Y, G, np.full((4, 1), np.inf)), ValueError, "4 infinite"),
     "text": (lambda: jaxre.fit_many(np.full((4, 3), "x"), G), TypeError, "real numbers"),
     "complex": (lambda: jaxre.fit_many(Y + 1j, G), TypeError, "real numbers, got complex128"),
@@ -326,6 +327,17 @@ def test_refused(case):
     call, kind, message = REFUSED[case]
     with pytest.raises(kind, match=message):
         call()
+
+
+def test_a_dataset_with_too_few_rows_left_is_a_status():
+    values, groups, x = sample(designs.SIZES["unequal"], 3)
+    values = values[:, :4].copy()
+    values[3:, 1] = np.nan  # three rows for three coefficients
+    values[1:, 2] = np.nan
+    fits = jaxre.fit_many(values, groups, x)
+    assert fits.status[[1, 2]].tolist() == [Status.NOT_IDENTIFIED] * 2
+    assert fits.rows.tolist() == [35, 3, 1, 35]
+    assert_same(fits, 3, jaxre.fit(values[:, 3], groups, x))
 
 
 def test_a_design_without_estimates_is_a_status():

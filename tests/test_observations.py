@@ -275,3 +275,15 @@ def test_a_group_without_rows_left_is_gone():
     assert fit.groups.tolist() == ["c", "b"]
     assert fit.sizes.tolist() == [2, 2]
     assert (fit.n, fit.dropped) == (4, 4)
+
+
+@pytest.mark.parametrize("columns", [7, 9])
+def test_more_coefficients_than_rows(columns):
+    x = np.random.default_rng(0).normal(size=(8, columns))
+    with pytest.raises(ValueError, match=f"not identified: covariates has {columns} columns.* for 8 complete rows"):
+        jaxre.fit(Y, G, x)
+
+
+def test_ragged_covariates():
+    with pytest.raises(ValueError, match="covariates must have rows of one length, got ragged ones"):
+        jaxre.fit(Y, G, [[1.0, 2.0]] + [[1.0]] * 7)
