@@ -296,7 +296,7 @@ REFUSED = {
     "transposed": (lambda: jaxre.fit_many(Y.T, G), ValueError, r"\(3, 4\).* 4; transpose"),
     "lengths": (lambda: jaxre.fit_many(Y, ["a"] * 5), ValueError, r"\(4, 3\) must have as many rows as .* 5"),
     "covariates": (lambda: jaxre.fit_many(Y, G, np.ones((3, 1))), ValueError, r"\(4, p - 1\).*got \(3, 1\)"),
-    "more coefficients than rows": (lambda: jaxre.fit_many(Y, G, np.ones((4, 3))), ValueError, "4 coefficients, for 4 complete"),
+    "more coefficients than rows": (lambda: jaxre.fit_many(Y, G, np.ones((4, 3))), ValueError, "for 4 complete rows"),
     "infinite covariate": (lambda: jaxre.fit_many(Y, G, np.full((4, 1), np.inf)), ValueError, "4 infinite"),
     "text": (lambda: jaxre.fit_many(np.full((4, 3), "x"), G), TypeError, "real numbers"),
     "complex": (lambda: jaxre.fit_many(Y + 1j, G), TypeError, "real numbers, got complex128"),
