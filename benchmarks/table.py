@@ -65,7 +65,7 @@ def many_markdown(report: dict[str, Any]) -> str:
     caption = (
         f"Fits a second on one core, in double precision, from NumPy values to NumPy estimates (components, ICC, "
         f"coefficients, standard errors, criterion, status, certificate); the shared design has 200 observations in 40 "
-        f"unequal groups, the others about 100. {machine['machine']}, jax {machine['jax']}."
+        f"unequal groups, designs of their own about 100. {machine['machine']}, jax {machine['jax']}."
     )
     return f"{caption}\n\n{rows(head, body)}"
 
