@@ -156,7 +156,7 @@ def fit(
         )
     if optimizer is not None and not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
         raise TypeError(f"optimizer must be an optax transformation such as optax.lbfgs(), got {optimizer!r}.")
-    names = getattr(covariates, "columns", None)
+    names = getattr(covariates, "column_names", getattr(covariates, "columns", None))  # Arrow's columns are the data
     data = observe(values, groups, covariates, missing=missing)
     rows = HostRows(data.values, data.groups.slots, data.covariates, data.sizes, data.extremes)
     with np.errstate(all="ignore"):  # overflow and 0/0 end in a status

@@ -161,15 +161,17 @@ def encode(groups: ArrayLike | Sequence[Hashable]) -> Labels:
 
 def _from_integers(array: np.ndarray) -> Labels | None:
     """Slots are the integers less the smallest; None when they are too far apart for that."""
-    low, high = int(array.min()), int(array.max())
+    low, high, given = int(array.min()), int(array.max()), array.dtype
     if high - low > 4 * len(array) + 1000:
         return None
+    if array.dtype.itemsize < 8:
+        array = array.astype(np.int64)  # or the difference of two labels could overflow
     slots = array if low == 0 and array.dtype != np.uint64 else (array - array.dtype.type(low))
     slots = slots.astype(np.intp, copy=False)
     size = high - low + 1
     if len(slots) <= 300:
         order = np.array(list(dict.fromkeys(slots.tolist())), np.intp)
-        return Labels(slots, order.astype(array.dtype) + array.dtype.type(low), order, size, 0)
+        return Labels(slots, (order.astype(array.dtype) + array.dtype.type(low)).astype(given), order, size, 0)
     first = np.full(size, -1, np.intp)
     soon = min(len(slots), 8 * size)  # most groups show up early; only rows of the others are looked at again
     first[slots[:soon][::-1]] = np.arange(soon - 1, -1, -1)  # the last write to a slot is its first row
@@ -178,7 +180,7 @@ def _from_integers(array: np.ndarray) -> Labels | None:
         first[slots[late]] = late
     taken = np.flatnonzero(first >= 0)
     order = taken[np.argsort(first[taken], kind="stable")]
-    return Labels(slots, order.astype(array.dtype) + array.dtype.type(low), order, size, 0)
+    return Labels(slots, (order.astype(array.dtype) + array.dtype.type(low)).astype(given), order, size, 0)
 
 
 def _from_hashables(items: list[Any]) -> Labels:

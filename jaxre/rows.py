@@ -17,6 +17,7 @@ import numpy as np
 
 MANY = 20_000  # rows from which on a pass is worth saving
 SPREAD = 1e-4  # mean square within groups, as a share of the squared range, from which on means need no correction
+NEGLIGIBLE = 2e-3  # eps over the relative error that may be left in a group mean, 1e-13 of its standard error
 
 Array = Any  # a NumPy or a JAX array: these formulas are written once for both
 
@@ -29,7 +30,7 @@ class Rows(Protocol):
     sizes: Any
     """(groups,) rows in each group."""
     first: Any
-    """(q,) the first row."""
+    """(q,) a row to centre on: the first, or a median of many."""
     extremes: Any
     """(q,), (q,) smallest and largest value of each column."""
 
@@ -68,6 +69,9 @@ class HostRows:
         )
         self.columns = 1 if covariates is None else 1 + covariates.shape[1]
         self.first = values[:1] if covariates is None else np.append(covariates[0], values[0])
+        if len(values) > MANY:  # a median of an odd number is a value of the data too, and no outlier
+            middle = np.median(values[:4095], keepdims=True)
+            self.first = middle if covariates is None else np.append(np.median(covariates[:4095], axis=0), middle)
         self.block = max(1 << 15, len(sizes) // 2)
 
     def _blocks(self, scale: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -112,7 +116,9 @@ class HostRows:
                 part = rotated[:, start : start + 2048]
                 products += part @ part.T
             if seen == 0 and len(self.values) > MANY and rotation is None:
-                careful = products.diagonal() < SPREAD * len(codes)
+                # a mean has lost about eps sqrt(n_j) |mean - pilot|, and sd / sqrt(n_j) is what it is known to
+                off = (self.sizes * abs(means - (self.first * scale)[:, None])).max(axis=1)
+                careful = products.diagonal() < len(codes) * np.maximum(SPREAD, (NEGLIGIBLE * off) ** 2)
             seen += len(codes)
             _add_by_group(total, codes, rotated, careful)
         doubtful = ~careful & (products.diagonal() < SPREAD * seen)  # the first block was not like the others

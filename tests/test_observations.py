@@ -287,3 +287,14 @@ def test_more_coefficients_than_rows(columns):
 def test_ragged_covariates():
     with pytest.raises(ValueError, match="covariates must have rows of one length, got ragged ones"):
         jaxre.fit(Y, G, [[1.0, 2.0]] + [[1.0]] * 7)
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint64])
+def test_integers_over_the_whole_range_of_their_type(kind):
+    low, high = np.iinfo(kind).min, np.iinfo(kind).max
+    labels = np.linspace(low, high, 200).astype(kind) if np.iinfo(kind).bits <= 16 else low + np.arange(200, dtype=kind)
+    labels = np.repeat(np.unique(labels), 2)
+    fit = jaxre.fit(np.random.default_rng(0).normal(size=len(labels)), labels, method="anova")
+    assert fit.groups.dtype == kind
+    assert fit.groups.tolist() == np.unique(labels).tolist()
+    assert (fit.sizes == 2).all()
