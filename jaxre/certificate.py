@@ -100,7 +100,9 @@ class Basins:
     zero_is_optimum: Array
     """() bool, f'(0) >= 0 up to rounding: lambda = 0 is a local minimum."""
     unresolved: Array
-    """() [1], smallest f - f(0) on an interval too small to split further; infinite when there is none."""
+    """() [1], smallest f - f(0) on an interval that rounding leaves undecided; infinite when there is none."""
+    unresolved_ratio: Array
+    """() [1], the ratio there."""
     complete: Array
     """() bool, every part of [0, infinity) was decided or is in `unresolved`."""
 
@@ -109,8 +111,9 @@ def find_basins(curve: Curve) -> Basins:
     """Every basin of the profile of -2 log L over lambda >= 0; see the head of this module.
 
     The loop carries a table with a row for each interval (the profile at its left and at its right end, what it is, and
-    the next point to look at) and the head (the profile at 0, the smallest value on an unresolved interval, whether an
-    interval was lost for want of room, the rounds): two arrays, because each one costs a kernel to compile.
+    the next point to look at) and the head (the profile at 0, the smallest value on an unresolved interval and where
+    that is, whether an interval was lost for want of room, the rounds): two arrays, because each one costs a kernel to
+    compile. Unresolved is what is too small to split, or so flat that f changes by less than its rounding.
     """
     n, size = curve.n, curve.size
     eps = jnp.finfo(size.dtype).eps
@@ -134,8 +137,14 @@ def find_basins(curve: Curve) -> Basins:
         a, b = Profile(*lows.T), Profile(*highs.T)
         rising, undecided = _classify(a, b, curve, score(zero, n) >= -score_noise(zero, n))
         kinds = jnp.where(kinds != UNDECIDED, kinds, jnp.where(rising, BASIN, jnp.where(undecided, UNDECIDED, EMPTY)))
-        tiny = (kinds == UNDECIDED) & (b.ratio - a.ratio <= 64 * eps * a.ratio)
-        unresolved = jnp.minimum(head[FIELDS], jnp.where(tiny, drop(a, zero, n), jnp.inf).min())
+        width = b.ratio - a.ratio
+        steepest = jnp.maximum(fall(a, n) - b.log_det_1, a.log_det_1 - fall(b, n))  # |f'| on the interval
+        tiny = (width <= 64 * eps * (a.ratio + 1 / curve.largest)) | (width * steepest <= 8 * eps * n)
+        tiny = tiny & (kinds == UNDECIDED)
+        values = jnp.where(tiny, drop(a, zero, n), jnp.inf)
+        least = jnp.argmin(values)
+        lower = values[least] < head[FIELDS]
+        unresolved = jnp.where(lower, jnp.stack([values[least], a.ratio[least]]), head[FIELDS : FIELDS + 2])
         kinds = jnp.where(tiny, EMPTY, kinds)
         middle = middle_ratio(lows[:, 0], highs[:, 0], size)
         halves = jnp.concatenate([lows, highs, kinds[:, None], middle[:, None]], axis=1)
@@ -143,8 +152,8 @@ def find_basins(curve: Curve) -> Basins:
         # depth first: the undecided before the basins, the newest before the others, so that the table stays short
         rows = jnp.concatenate([halves, table[WIDTH:]])
         order = jnp.argsort(rows[:, 2 * FIELDS], stable=True, descending=True)
-        lost = jnp.where(rows[order[ROWS], 2 * FIELDS] != EMPTY, 1, head[FIELDS + 1])
-        return rows[order[:ROWS]], jnp.concatenate([at_zero, jnp.stack([unresolved, lost, head[-1] + 1])])
+        lost = jnp.where(rows[order[ROWS], 2 * FIELDS] != EMPTY, 1, head[FIELDS + 2])
+        return rows[order[:ROWS]], jnp.concatenate([at_zero, unresolved, jnp.stack([lost, head[-1] + 1])])
 
     def unfinished(state: tuple[Array, Array]) -> Array:
         table, head = state
@@ -153,7 +162,7 @@ def find_basins(curve: Curve) -> Basins:
     blank = jnp.zeros((ROWS, 2 * FIELDS + 2), size.dtype)
     grid = (GROWTH ** jnp.arange(WIDTH, dtype=size.dtype) - 1) / size
     blank = blank.at[:WIDTH, 2 * FIELDS].set(UNDECIDED).at[:WIDTH, -1].set(grid)
-    start = blank, jnp.zeros(FIELDS + 3, size.dtype).at[FIELDS].set(jnp.inf)
+    start = blank, jnp.zeros(FIELDS + 4, size.dtype).at[FIELDS].set(jnp.inf)
     table, head = jax.lax.while_loop(unfinished, split, start)
     a, b = Profile(*table[:WIDTH, :FIELDS].T), Profile(*table[:WIDTH, FIELDS : 2 * FIELDS].T)
     kind, zero = table[:, 2 * FIELDS], Profile(*head[:FIELDS])
@@ -166,7 +175,8 @@ def find_basins(curve: Curve) -> Basins:
         zero=zero,
         zero_is_optimum=score(zero, n) >= -score_noise(zero, n),
         unresolved=head[FIELDS],
-        complete=(head[FIELDS + 1] == 0) & ~(kind == UNDECIDED).any() & (count <= WIDTH),
+        unresolved_ratio=head[FIELDS + 1],
+        complete=(head[FIELDS + 2] == 0) & ~(kind == UNDECIDED).any() & (count <= WIDTH),
     )
 
 
@@ -184,16 +194,17 @@ def _classify(a: Profile, b: Profile, curve: Curve, rises_at_zero: Array) -> tup
     n = curve.n
     endless = jnp.isinf(b.ratio)
     slack = 64 * jnp.finfo(n.dtype).eps
-    fall_a, fall_b = -n * a.quadratic_1 / a.quadratic, -n * b.quadratic_1 / b.quadratic
-    lower, lower_size = b.log_det_1 - fall_a, b.log_det_1 + fall_a
-    upper, upper_size = a.log_det_1 - fall_b, a.log_det_1 + fall_b
-    tail = a.ratio * a.log_det_1 * (1 - slack) - n * a.excess / curve.floor * (1 + slack)
+    fall_a, fall_b = fall(a, n), fall(b, n)
+    lower, lower_size = b.log_det_1 - fall_a, b.log_det_1 + b.cancelled + fall_a
+    upper, upper_size = a.log_det_1 - fall_b, a.log_det_1 + a.cancelled + fall_b
+    tail = a.ratio * (a.log_det_1 - slack * (a.log_det_1 + a.cancelled)) - n * a.excess / curve.floor * (1 + slack)
     signed = jnp.where(endless, tail > 0, (lower > slack * lower_size) | (upper < -slack * upper_size))
 
     bend_a, bend_b = -a.quadratic_2 / a.quadratic_1, -b.quadratic_2 / b.quadratic_1
     need_a, need_b = a.log_det_1 / n - a.log_det_2 / a.log_det_1, b.log_det_1 / n - b.log_det_2 / b.log_det_1
-    rises = jnp.where(endless, curve.rises_beyond(a.ratio), bend_b > need_a * (1 + slack))
-    falls = ~endless & (bend_a < need_b * (1 - slack))
+    off_a, off_b = (slack * (need + _cancelled(at, curve)) for need, at in ((need_a, a), (need_b, b)))
+    rises = jnp.where(endless, curve.rises_beyond(a.ratio), bend_b > need_a + off_a)
+    falls = ~endless & (bend_a < need_b - off_b)
     f_a, f_b = score_root(a, n), jnp.where(endless, curve.floor, score_root(b, n))
     width = jnp.where(endless, 0.0, b.ratio - a.ratio)
     steepest = -n * a.quadratic_1 / b.log_det_1 * width
@@ -201,12 +212,23 @@ def _classify(a: Profile, b: Profile, curve: Curve, rises_at_zero: Array) -> tup
     total = jnp.where(down + up > 0, down + up, 1.0)
     lowest = f_a - down * jnp.clip((f_a - f_b + up) / total, 0.0, 1.0)
     highest = f_a + up * jnp.clip((f_b - f_a + down) / total, 0.0, 1.0)
-    rounding = slack * (a.quadratic - n * a.quadratic_1 / a.log_det_1)
+    rounding = slack * (a.quadratic - n * a.quadratic_1 / a.log_det_1 * (1 + a.cancelled / a.log_det_1))
     one_sign = ~endless & (f_a * f_b > 0) & ((lowest > rounding) | (highest < -rounding))
     signed = signed | one_sign
     falling_at_a = jnp.where(a.ratio == 0, ~rises_at_zero, f_a < 0)
     one = rises & falling_at_a & (f_b >= 0)
     return ~signed & one, ~(signed | rises | falls)
+
+
+def fall(at: Profile, n: Array) -> Array:
+    """-N Q'/Q, the part of -f' that falls in the ratio."""
+    return -n * at.quadratic_1 / at.quadratic
+
+
+def _cancelled(at: Profile, curve: Curve) -> Array:
+    """What was subtracted in L'/N - L''/L'; no term of L'' is more than the largest weight times one of L'."""
+    weight = curve.largest / (1 + at.ratio * curve.largest)
+    return at.cancelled * (1 / curve.n + 3 * jnp.where(jnp.isinf(at.ratio), 0, weight) / at.log_det_1)
 
 
 def _closer_root(ratio: Array, curve: Curve) -> Array:

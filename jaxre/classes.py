@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxre.estimate import Estimate, in_user_units
-from jaxre.frame import Frame, power_of_two_below
+from jaxre.frame import Frame, power_of_two_below, rounding_floor
 from jaxre.moments import Strata
 from jaxre.optimum import anova_optimum, quick_optimum, whole_optimum
 from jaxre.profile import WRITTEN_OUT
@@ -78,7 +78,7 @@ def classes_of_block(codes: Array, groups: int, classes: int, y: Array, dtype: j
 def status_of(rows: Array, groups: Array, low: Array, high: Array, within: Array, scale: Array, dtype: Array) -> Array:
     """Why there is no estimate, from the facts of each dataset; NumPy or JAX."""
     xp = np if isinstance(rows, np.ndarray) else jnp
-    noise = rows * (1e-4 * xp.finfo(dtype).eps * xp.maximum(abs(low), abs(high)) * scale) ** 2
+    noise = rounding_floor(rows, xp.finfo(dtype).eps * xp.maximum(abs(low), abs(high)) * scale, False)
     status = xp.where(within > noise, 0, int(Status.UNBOUNDED))
     status = xp.where((groups < 2) | (rows <= groups), int(Status.NOT_IDENTIFIED), status)
     status = xp.where((high == low) & (rows > 1), int(Status.CONSTANT_OUTCOME), status)

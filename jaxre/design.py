@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-MOST_LEVELS = 500  # of a categorical covariate: each but one becomes a column of doubles
+from jaxre.columns import levels_of, short, treatment
+
 MOST_NAMES = 20  # columns that an error lists
 
 
@@ -83,9 +84,9 @@ def design(
             names.append(name)
             parts.append(columns[name].astype(np.float64)[:, None])
         else:
-            levels = _levels(source, name, columns[name][complete])
+            levels = levels_of(source, name, columns[name][complete])
             names += [f"{name}{level}" for level in levels[1:]]
-            parts.append(_treatment(columns[name], levels))
+            parts.append(treatment(columns[name], levels))
     return Design(
         outcome=y.astype(np.float64),
         groups=columns[group],
@@ -124,14 +125,9 @@ def listing(names: Iterable[str]) -> str:
 def not_a_number(source: str, name: str, value: object, row: int) -> str:
     """The error for text where the outcome should be."""
     return (
-        f"{source}: the outcome {name!r} must hold numbers, got {_short(value)} in data row {row}; "
+        f"{source}: the outcome {name!r} must hold numbers, got {short(value)} in data row {row}; "
         f"correct it, leave it empty if it is missing, or choose another column."
     )
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:36]}..."
 
 
 def _missing(column: np.ndarray) -> np.ndarray:
@@ -157,27 +153,3 @@ def _refuse_infinity(source: str, name: str, column: np.ndarray) -> None:
             f"{source}: column {name!r} must be finite, got {int(infinite.sum())} infinite or too large for a double, "
             f"the first in data row {int(infinite.argmax()) + 1}; correct it, or leave it empty if it is missing."
         )
-
-
-def _levels(source: str, name: str, values: np.ndarray) -> list[str]:
-    """Sorted levels of a text covariate in the complete rows."""
-    levels = sorted(set(values.tolist()))
-    if len(levels) == 1:
-        raise ValueError(
-            f"{source}: the covariate {name!r} is text with the single level {_short(levels[0])} in the "
-            f"{len(values)} complete rows; a categorical covariate needs two or more levels, so leave it out."
-        )
-    if len(levels) > MOST_LEVELS or len(levels) == len(values):
-        raise ValueError(
-            f"{source}: the covariate {name!r} is text with too many levels: {len(levels)} in {len(values)} complete "
-            f"rows, the first {_short(levels[0])}; a categorical covariate has fewer levels than rows and at most "
-            f"{MOST_LEVELS}, so leave it out or use it as the group."
-        )
-    return levels
-
-
-def _treatment(values: np.ndarray, levels: Sequence[str]) -> np.ndarray:
-    """Indicators (n, levels - 1) of every level but the first; NaN where the value is missing."""
-    place = {level: float(i) for i, level in enumerate(levels)} | {None: np.nan}
-    codes = np.array([place.get(value, 0.0) for value in values.tolist()])[:, None]
-    return np.where(np.isnan(codes), np.nan, codes == np.arange(1, len(levels)))

@@ -91,6 +91,8 @@ class NormalEquations:
     """the sufficient statistics."""
     products: Array
     """(strata, p + 1, p + 1) sums over each stratum of the cross products of (1, x, y) group means."""
+    others: Array
+    """(strata,) [1], counts without one group of the largest size: 1 less in one stratum."""
     limit: Array
     """(p - 1,) slopes as the ratio goes to infinity: least squares within groups."""
     floor: Array
@@ -106,7 +108,9 @@ def normal_equations(strata: Strata) -> NormalEquations:
     within = strata.within_cross
     limit = within_slopes(within[1:p, 1:p], within[1:p, p], jnp)
     z = jnp.concatenate([jnp.zeros(1, x.dtype), -limit, jnp.ones(1, x.dtype)])
-    return NormalEquations(strata=strata, products=products, limit=limit, floor=(within * z * z[:, None]).sum())
+    floor = (within * z * z[:, None]).sum()
+    others = strata.counts - (jnp.arange(len(strata.sizes)) == jnp.argmax(strata.sizes))
+    return NormalEquations(strata=strata, products=products, others=others, limit=limit, floor=floor)
 
 
 @record

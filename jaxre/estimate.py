@@ -8,6 +8,7 @@ import optax
 from jaxre.frame import Frame
 from jaxre.moments import GroupMoments, Strata, stratify
 from jaxre.optimum import Optimum, anova_optimum, likelihood_optimum
+from jaxre.profile import minus_2_log_likelihood
 from jaxre.records import record
 from jaxre.rows import Array
 from jaxre.status import Status
@@ -152,8 +153,7 @@ def in_user_units(optimum: Optimum, frame: Frame, rows: Array, status: Array, *,
     """The estimate that an optimum means, with what the status takes away."""
     ratio, within = optimum.ratio, optimum.within
     n = rows - (optimum.gamma.shape[-1] if restricted else 0)
-    criterion = n * (jnp.log(2 * jnp.pi * within) - 2 * jnp.log(frame.scale)) + optimum.log_det
-    criterion = criterion + optimum.quadratic / within - (2 * frame.log_volume if restricted else 0)
+    criterion = minus_2_log_likelihood(optimum.log_det, optimum.quadratic, n, within, frame, restricted)
     sigma_2 = within / frame.scale / frame.scale
     between = ratio * within / frame.scale / frame.scale
     if jnp.ndim(frame.transform) == 0:  # coefficients in the user's coordinates but for the scale

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import threading
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -29,6 +30,7 @@ from jaxre.status import Status
 METHODS = ("reml", "ml", "anova")
 BUCKETS = tuple(4**i for i in range(1, 20))  # strata are padded to these, so that new data seldom compile anew
 QUICK_COMPILE = quick_compile()
+_NEXT_OPTIONS = threading.Lock()
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -126,7 +128,8 @@ def fit(
     Args:
         values: (n,) [y] outcome.
         groups: (n,) labels of any hashable type, or a column of a data frame.
-        covariates: (n, p - 1) [x], no column of ones; a data frame's column names are kept.
+        covariates: (n, p - 1) [x], no column of ones; in a data frame, names are kept, and text and
+            categories become treatment-coded columns, as in R.
         method: "reml", "ml" or "anova".
         missing: "drop" leaves out rows in which anything is missing and reports how many; "raise" refuses them.
         optimizer: any optax transformation in the place of `newton()`, for "reml" and "ml".
@@ -156,7 +159,6 @@ def fit(
         )
     if optimizer is not None and not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
         raise TypeError(f"optimizer must be an optax transformation such as optax.lbfgs(), got {optimizer!r}.")
-    names = getattr(covariates, "column_names", getattr(covariates, "columns", None))  # Arrow's columns are the data
     data = observe(values, groups, covariates, missing=missing)
     rows = HostRows(data.values, data.groups.slots, data.covariates, data.sizes, data.extremes)
     with np.errstate(all="ignore"):  # overflow and 0/0 end in a status
@@ -175,8 +177,6 @@ def fit(
         raise ValueError(f"{Status.OUT_OF_RANGE.message}.")
     order = data.groups.order if data.groups.order is not None else slice(None)
     optima = estimate.optima_ratio[~np.isnan(estimate.optima_ratio)]
-    columns = len(estimate.beta) - 1
-    labels = [f"x{i + 1}" for i in range(columns)] if names is None else [str(name) for name in names]
     return Fit(
         method=method,
         between=float(estimate.between),
@@ -187,7 +187,7 @@ def fit(
         beta=estimate.beta,
         beta_se=estimate.beta_se,
         beta_cov=estimate.beta_cov,
-        coefficients=("(Intercept)", *labels[:columns]),
+        coefficients=("(Intercept)", *data.names),
         log_likelihood=float(estimate.log_likelihood),
         status=status,
         certified=bool(estimate.certified),
@@ -234,13 +234,16 @@ def _run(strata: Strata, method: str, optimizer: optax.GradientTransformation | 
 
 
 def _call(packed: np.ndarray, *key: Any, whole: bool) -> list[Any]:
+    options = QUICK_COMPILE[0]
     try:
         result = np.asarray(_kernel(*key, whole)(packed))
     except jax.errors.JaxRuntimeError as error:
         if "No such compile option" not in str(error) or len(QUICK_COMPILE) == 1:
             raise
-        QUICK_COMPILE.pop(0)
-        _kernel.cache_clear()
+        with _NEXT_OPTIONS:
+            if options is QUICK_COMPILE[0]:  # else another thread has moved on
+                QUICK_COMPILE.pop(0)
+                _kernel.cache_clear()
         return _call(packed, *key, whole=whole)
     return _split(result, _shapes(key[-1]))
 

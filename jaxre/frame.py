@@ -102,7 +102,12 @@ def within_slopes(cross_xx: Array, cross_xy: Array, xp: Any) -> Array:
     varies = xp.diag(cross_xx) > 0
     full = cross_xx + xp.diag(xp.where(varies, 0.0, 1.0).astype(cross_xy.dtype))
     right = xp.where(varies, cross_xy, 0)
-    return xp.linalg.solve(full, right) if xp is np else inverse_and_log_det(full)[0] @ right
+    if xp is not np:
+        return inverse_and_log_det(full)[0] @ right
+    try:
+        return np.linalg.solve(full, right)
+    except np.linalg.LinAlgError:  # rank-deficient covariates, which the status will say
+        return np.linalg.lstsq(full, right)[0]
 
 
 def frame_of(xp: Any, scale: Array, centre: Array, rotation: Array, slopes: Array) -> Frame:
@@ -119,6 +124,15 @@ def frame_of(xp: Any, scale: Array, centre: Array, rotation: Array, slopes: Arra
     transform = xp.concatenate([top[None], xp.concatenate([left, back], axis=1)])
     volume = xp.log(by_x).sum() + xp.linalg.slogdet(rotation)[1]
     return Frame(origin=first, transform=transform, scale=by_y, log_volume=volume)
+
+
+def rounding_floor(rows: Array, rounding: Array, covariates: bool) -> Array:
+    """The residual sum of squares within groups up to which an outcome counts as explained by covariates and groups.
+
+    `rounding` is what the last digit of a row is worth. Without covariates equal values leave exactly 0; with them the
+    rounding of the input and of the arithmetic leaves up to about that much a row.
+    """
+    return rows * ((2.0 if covariates else 1e-4) * rounding) ** 2
 
 
 def fixed(x: Array, xp: Any) -> Array:

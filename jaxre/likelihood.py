@@ -8,7 +8,7 @@ from jax.typing import ArrayLike
 from jaxre.components import Components
 from jaxre.effects import gls, normal_equations
 from jaxre.moments import GroupMoments, Strata, stratify
-from jaxre.profile import degrees, derivatives, profile, profile_of
+from jaxre.profile import degrees, derivatives, minus_2_log_likelihood, profile, profile_of
 from jaxre.records import record
 from jaxre.rows import Array
 
@@ -83,16 +83,14 @@ def _log_likelihood(
     components: Components, moments: GroupMoments | Strata, beta: ArrayLike | None, restricted: bool
 ) -> Array:
     equations = normal_equations(stratify(moments) if isinstance(moments, GroupMoments) else moments)
-    frame, within, n = equations.strata.frame, components.within, degrees(equations.strata, restricted)
+    frame, n = equations.strata.frame, degrees(equations.strata, restricted)
     fit = gls(equations, jnp.asarray(components.ratio))
     at = profile_of(equations, fit, jnp.asarray(components.ratio), restricted)
-    scaled = within * frame.scale * frame.scale
-    minus_2 = n * jnp.log(2 * jnp.pi * within) + at.log_det + at.quadratic / scaled
-    if restricted:  # log det X' H^-1 X in the user's coordinates, and its within
-        minus_2 = minus_2 - 2 * frame.log_volume
+    within = components.within * frame.scale * frame.scale
+    minus_2 = minus_2_log_likelihood(at.log_det, at.quadratic, n, within, frame, restricted)
     if beta is not None:
         gap = jnp.linalg.solve(frame.transform, jnp.asarray(beta) - frame.origin) - fit.gamma
-        minus_2 = minus_2 + gap @ fit.normal @ gap / scaled
+        minus_2 = minus_2 + gap @ fit.normal @ gap / within
     return -minus_2 / 2
 
 
@@ -126,10 +124,10 @@ def log_variance_derivatives(
     equations = normal_equations(stratify(moments) if isinstance(moments, GroupMoments) else moments)
     n, frame = degrees(equations.strata, restricted), equations.strata.frame
     at = profile(equations, jnp.asarray(components.ratio), restricted)
-    value, gradient, (first, second) = derivatives(at, n, components.within * frame.scale * frame.scale)
-    constant = n * (jnp.log(2 * jnp.pi) / 2 - jnp.log(frame.scale)) - (frame.log_volume if restricted else 0)
+    within = components.within * frame.scale * frame.scale
+    _, gradient, (first, second) = derivatives(at, n, within)
     return LogVarianceDerivatives(
-        value=value + constant,
+        value=minus_2_log_likelihood(at.log_det, at.quadratic, n, within, frame, restricted) / 2,
         gradient=jnp.stack(gradient),
         hessian=jnp.stack([jnp.stack(first), jnp.stack(second)]),
     )

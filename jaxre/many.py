@@ -15,10 +15,11 @@ from jax.typing import ArrayLike
 
 from jaxre.batches import AXIS, BLOCK, QUANTITIES, Plan, fit_classes, fit_missing, fit_shared, fit_strata, widths
 from jaxre.classes import MOST_CLASSES
+from jaxre.columns import covariates_of, numbers, refuse_infinity, refuse_too_many
 from jaxre.fits import FitMany
 from jaxre.fitting import fit
 from jaxre.longform import Long, classes_of_long, combined
-from jaxre.observations import encode, numbers, refuse_infinity, refuse_too_many
+from jaxre.observations import encode
 from jaxre.progress import Progress
 from jaxre.shared import MOST_GROUPS, design_status, shared_design
 from jaxre.status import Status
@@ -224,13 +225,12 @@ def _covariates(covariates: Any, n: int) -> tuple[np.ndarray | None, tuple[str, 
     """Covariates (n, p - 1), None for none, and the names of the coefficients."""
     if covariates is None:
         return None, ("(Intercept)",)
-    x = numbers(covariates, "covariates")
+    given = covariates_of(covariates, np.ones(n, bool))
+    x = given.table
     if x.ndim != 2 or len(x) != n:
         raise ValueError(f"covariates must have shape ({n}, p - 1) like values, got {x.shape}.")
     refuse_infinity(x, "covariates")
-    columns = getattr(covariates, "columns", None)
-    names = [f"x{i + 1}" for i in range(x.shape[1])] if columns is None else [str(name) for name in columns]
-    return (x if x.shape[1] else None), ("(Intercept)", *names)
+    return (x if x.shape[1] else None), ("(Intercept)", *given.names)
 
 
 def _chunk(chunk: int | None, n: int, plan: Plan) -> int:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxre.frame import Frame, first_slopes, frame_of, power_of_two_below, rotation_of, within_slopes
+from jaxre.frame import Frame, first_slopes, frame_of, power_of_two_below, rotation_of, rounding_floor, within_slopes
 from jaxre.observations import encode
 from jaxre.records import record
 from jaxre.rows import MANY, Array, Rows, TracedRows
@@ -155,7 +155,8 @@ def moments_of(rows: Rows) -> GroupMoments:
     groups = (sizes > 0).sum(dtype=dtype)
     if p == 1:
         frame = frame_of(xp, scale, centre, None, None)
-        within_rank, deficient, noise, residual = xp.zeros((), dtype), False, n * (1e-4 * rounding[0]) ** 2, cross[0, 0]
+        within_rank, deficient, residual = xp.zeros((), dtype), False, cross[0, 0]
+        noise = rounding_floor(n, rounding[0], False)
     else:
         rotation, deficient = rotation_of(rows, scale, means, cross, deviations, sizes, rounding)
         slopes = first_slopes(rotation, cross, deviations, sizes, xp)
@@ -165,7 +166,7 @@ def moments_of(rows: Rows) -> GroupMoments:
         keep = xp.append(varies, xp.ones(1, bool))
         cross = xp.where(keep[:, None] & keep[None, :], cross, 0)
         within_rank = varies.sum().astype(dtype)
-        noise = n * (8 * (rounding[-1] + abs(rotation @ slopes) @ rounding[:-1])) ** 2
+        noise = rounding_floor(n, rounding[-1] + abs(rotation @ slopes) @ rounding[:-1], True)
         residual = cross[-1, -1] - within_slopes(cross[:-1, :-1], cross[:-1, -1], xp) @ cross[:-1, -1]
 
     finite = xp.isfinite(low).all() & xp.isfinite(high).all() & xp.isfinite(n)

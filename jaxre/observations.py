@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
@@ -11,6 +10,8 @@ from typing import Any
 
 import numpy as np
 from jax.typing import ArrayLike
+
+from jaxre.columns import covariates_of, numbers, refuse_infinity, refuse_missing, refuse_too_many
 
 MISSING = ("drop", "raise")
 
@@ -52,6 +53,8 @@ class Observations:
     """(slots,) [1], rows in each slot."""
     covariates: np.ndarray | None
     """(n, p - 1) [x], None without covariates."""
+    names: tuple[str, ...]
+    """(p - 1) names of the covariates."""
     extremes: tuple[np.ndarray, np.ndarray]
     """(p,), (p,) smallest and largest value of each covariate, then of y."""
     dropped: int
@@ -75,17 +78,20 @@ def observe(
         )
     if len(y) == 0:
         raise ValueError("values has no rows; a fit needs at least two groups and three rows.")
-    x = None
+    labels = encode(groups)
+    x: np.ndarray | None = None
+    names: tuple[str, ...] = ()
     if covariates is not None:
-        x = numbers(covariates, "covariates")
+        together = len(y) == len(labels.slots)
+        given = covariates_of(covariates, ~np.isnan(y) & (labels.slots >= 0) if together else np.zeros(0, bool))
+        x = given.table
         if x.ndim != 2:
             raise ValueError(
                 f"covariates must have shape (n, p - 1), got {x.shape}; for one covariate pass x.reshape(-1, 1)."
             )
         if len(x) != len(y):
             raise ValueError(f"values and covariates must have one length, got {len(y)} and {len(x)} rows.")
-        x = x if x.shape[1] else None
-    labels = encode(groups)
+        x, names = x if x.shape[1] else None, given.names
     if len(labels.slots) != len(y):
         raise ValueError(f"values and groups must have one length, got {len(y)} and {len(labels.slots)} rows.")
 
@@ -97,10 +103,10 @@ def observe(
         if x is not None:
             refuse_infinity(x, "covariates")
         if missing == "raise":
-            _refuse_missing(absent, "values")
+            refuse_missing(absent, "values")
             if x is not None:
-                _refuse_missing(np.isnan(x), "covariates")
-            _refuse_missing(labels.slots < 0, "groups")
+                refuse_missing(np.isnan(x), "covariates")
+            refuse_missing(labels.slots < 0, "groups")
         if x is not None:
             absent |= np.isnan(x).any(axis=1)
         absent |= labels.slots < 0
@@ -114,7 +120,9 @@ def observe(
     if x is not None:
         refuse_too_many(x)
     sizes = np.bincount(labels.slots, minlength=labels.size)
-    return Observations(values=y, groups=labels, sizes=sizes, covariates=x, extremes=(low, high), dropped=dropped)
+    return Observations(
+        values=y, groups=labels, sizes=sizes, covariates=x, names=names, extremes=(low, high), dropped=dropped
+    )
 
 
 def encode(groups: ArrayLike | Sequence[Hashable]) -> Labels:
@@ -232,42 +240,6 @@ def _first_seen(codes: np.ndarray, names: np.ndarray) -> Labels:
     return Labels(slots, names[inner.labels.astype(np.intp)], inner.order, inner.size, missing)
 
 
-def numbers(given: Any, name: str) -> np.ndarray:
-    """The numbers in double precision, NaN where they are masked or null."""
-    if isinstance(given, np.ma.MaskedArray):
-        given = np.ma.filled(given.astype(np.float64), np.nan)
-    try:
-        array = np.asarray(given)
-    except ValueError:
-        raise ValueError(
-            f"{name} must have rows of one length, got ragged ones; give every row the same columns."
-        ) from None
-    if array.dtype == object and hasattr(given, "to_numpy"):  # nullable columns of a data frame
-        with contextlib.suppress(TypeError, ValueError):
-            array = given.to_numpy(dtype=np.float64, na_value=np.nan)
-    if array.dtype.kind == "c":
-        raise TypeError(f"{name} must be real, got {array.dtype}; pass the real part or the modulus.")
-    if array.dtype.kind not in "fiub":
-        raise TypeError(
-            f"{name} must be numeric, got an array of {_contents(array)}; convert it first, for example with "
-            f"numpy.asarray({name}, dtype=float)."
-        )
-    doubles = array.astype(np.float64, copy=False)
-    if array.dtype.kind in "iu" and array.size and (doubles.max() > 2.0**53 or doubles.min() < -(2.0**53)):
-        raise ValueError(
-            f"{name} has integers beyond 2^53, which doubles cannot hold exactly, such as "
-            f"{array.flat[abs(doubles).argmax()]}; subtract a constant first."
-        )
-    return doubles
-
-
-def _contents(array: np.ndarray) -> str:
-    if array.dtype.kind == "O" and array.size:
-        first = next((item for item in array.flat if not isinstance(item, (int, float))), array.flat[0])
-        return f"objects such as {first!r}"
-    return {"U": "text", "S": "bytes", "M": "dates", "m": "durations"}.get(array.dtype.kind, str(array.dtype))
-
-
 def _extremes(y: np.ndarray, x: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Smallest and largest value of each covariate and of y; NaN where one is missing."""
     if x is None:
@@ -283,35 +255,3 @@ def _by_column(x: np.ndarray, reduce: Callable[..., np.ndarray]) -> np.ndarray:
         return reduce(x, axis=0)
     wide = reduce(x[:whole].reshape(whole // 64, -1), axis=0).reshape(64, -1)
     return reduce(np.concatenate([wide, x[whole:]]), axis=0)
-
-
-def refuse_too_many(x: np.ndarray) -> None:
-    """An error where there are no more rows than coefficients."""
-    rows, columns = x.shape
-    if rows <= columns + 1:
-        raise ValueError(
-            f"not identified: covariates has {columns} columns, with the intercept {columns + 1} coefficients, for "
-            f"{rows} complete rows; leave out covariates until there are more rows than coefficients."
-        )
-
-
-def refuse_infinity(array: np.ndarray, name: str) -> None:
-    infinite = np.isinf(array)
-    if infinite.any():
-        raise ValueError(
-            f"{name} must be finite, got {int(infinite.sum())} infinite, the first at {_first(infinite)}; "
-            f"remove or replace them."
-        )
-
-
-def _refuse_missing(absent: np.ndarray, name: str) -> None:
-    if absent.any():
-        raise ValueError(
-            f"{name} has {int(absent.sum())} missing, the first at {_first(absent)}; "
-            f"remove them, or pass missing='drop' to leave out those rows."
-        )
-
-
-def _first(mask: np.ndarray) -> str:
-    index = tuple(int(i[0]) for i in np.nonzero(mask))
-    return f"index {index[0] if len(index) == 1 else index}"

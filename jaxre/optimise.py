@@ -20,6 +20,7 @@ from jaxre.profile import (
     curvature,
     degrees,
     derivatives,
+    deviance,
     profile,
     score,
     score_noise,
@@ -119,7 +120,7 @@ def descend(
     def objective(params: Pair, hessian: Array | None = None) -> Array:
         del hessian  # optax's line searches refuse an extra argument that the function to minimise does not take
         at = curve.at(jnp.exp(params[1] - params[0]))
-        return (n * params[0] + at.log_det + at.quadratic * jnp.exp(-params[0])) / 2
+        return deviance(at.log_det, at.quadratic, n, jnp.exp(params[0])) / 2
 
     def step(state: tuple[Array, ...]) -> tuple[Array, ...]:
         ratio, log_within, low, high, count, state_of, memory = state
@@ -145,7 +146,7 @@ def descend(
         settled = (abs(closing) <= enough * (ratio + 1 / size)) | (abs(slope) <= score_noise(at, n) / 8)
         settled = settled | (high - low <= 4 * eps * low)
         done = settled | (count >= MAX_STEPS + MAX_ALTERNATIONS) | ~jnp.isfinite(slope)
-        root = ratio + jnp.where(settled & (abs(closing) < ratio), closing, 0)
+        root = jnp.clip(ratio + jnp.where(settled & (abs(closing) < ratio), closing, 0), low, high)
         state_of = jnp.where(settled, SETTLED, jnp.where(done, FAILED, state_of))
         return jnp.where(done, root, next_ratio), next_within, low, high, count + 1, state_of, memory
 

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxre.effects import Gls, NormalEquations, contract, gls, matmul
+from jaxre.frame import Frame
 from jaxre.moments import Strata
 from jaxre.rows import Array
 from jaxre.status import Status
@@ -43,6 +44,8 @@ class Profile(NamedTuple):
     """() L'' < 0."""
     excess: Array
     """() Q - Q(infinity) without cancellation."""
+    cancelled: Array
+    """() what was subtracted to make L', so how much larger than L' its rounding is."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +122,7 @@ def solve(equations: NormalEquations, ratio: Array, restricted: bool) -> tuple[P
     """Q and L at a ratio, with the coefficients and their covariance in units of within."""
     strata = equations.strata
     if strata.means.shape[-1] == 2 and len(strata.sizes) <= WRITTEN_OUT:
-        at, mean, total = _profile_of_intercept(strata, ratio, restricted)
+        at, mean, total = _profile_of_intercept(equations, ratio, restricted)
         return at, jnp.reshape(mean, (1,)), jnp.reshape(1 / total, (1, 1))
     fit = gls(equations, ratio)
     return profile_of(equations, fit, ratio, restricted), fit.gamma, fit.inverse
@@ -136,12 +139,12 @@ def profile_of(equations: NormalEquations, fit: Gls, ratio: Array, restricted: b
         terms.append(equations.products[:, :p, :p].reshape(len(w), p * p))
     first, second, third, logs = matmul(powers, jnp.concatenate(terms, axis=1))
     change = second[2 : 2 + p]
-    log_det, log_det_1, log_det_2 = logs[1], first[1], -second[1]
+    log_det, log_det_1, log_det_2, cancelled = logs[1], first[1], -second[1], jnp.zeros_like(ratio)
     if restricted:
         a = matmul(fit.inverse, second[2 + p :].reshape(p, p))
         b = fit.inverse * third[2 + p :].reshape(p, p)
-        log_det = log_det + fit.log_det
-        log_det_1 = log_det_1 - jnp.trace(a)
+        log_det, cancelled = log_det + fit.log_det, jnp.trace(a)
+        log_det_1 = log_det_1 - cancelled
         log_det_2 = log_det_2 + 2 * b.sum() - (a * a.T).sum()
     return Profile(
         ratio=ratio,
@@ -152,16 +155,20 @@ def profile_of(equations: NormalEquations, fit: Gls, ratio: Array, restricted: b
         log_det_1=log_det_1,
         log_det_2=log_det_2,
         excess=fit.beyond + first[0],
+        cancelled=cancelled,
     )
 
 
-def _profile_of_intercept(strata: Strata, ratio: Array, restricted: bool) -> tuple[Profile, Array, Array]:
+def _profile_of_intercept(equations: NormalEquations, ratio: Array, restricted: bool) -> tuple[Profile, Array, Array]:
     """`profile_of` with the intercept alone, in scalars: under vmap each is one vector over the datasets; they fuse.
 
     With w_k = k / (1 + ratio k), mu the weighted mean, d2_k the squares of the stratum's group means about mu:
-    Q = SSW + sum w_k d2_k and its derivatives; L and its derivatives through sums of m_k w_k, m_k w_k^2, m_k w_k^3.
+    Q = SSW + sum w_k d2_k and its derivatives. In the restricted likelihood, with W the sum of the weights w_j of all
+    groups, L' = sum w_j q_j, q_j = 1 - w_j / W, and -L'' = sum w_j^2 (q_j^2 + sum_i w_i^2 / W^2), i other than j; for
+    the largest group both come from the sums over the others, or one that dominates would cost digits.
     With the mean and the sum of its weights.
     """
+    strata = equations.strata
     every = range(len(strata.sizes))
     k, m, y = ([column[i] for i in every] for column in (strata.sizes, strata.counts, strata.means[:, 1]))
     w = [k[i] / (1 + ratio * k[i]) for i in every]
@@ -177,10 +184,14 @@ def _profile_of_intercept(strata: Strata, ratio: Array, restricted: bool) -> tup
     log_det = sum(m[i] * jnp.log1p(ratio * k[i]) for i in every)
     log_det_1, log_det_2 = total, -total_2
     if restricted:
-        mean_w = total_2 / total
         log_det = log_det + jnp.log(total)
-        log_det_1 = log_det_1 - mean_w
-        log_det_2 = log_det_2 + 2 * sum(mw[i] * w[i] * w[i] for i in every) / total - mean_w * mean_w
+        rest = [equations.others[i] * w[i] for i in every]
+        others, others_2 = sum(rest), sum(rest[i] * w[i] for i in every)
+        largest = [equations.others[i] < m[i] for i in every]
+        q = [jnp.where(largest[i], others, total - w[i]) / total for i in every]
+        r = [jnp.where(largest[i], others_2, total_2 - w[i] * w[i]) / (total * total) for i in every]
+        log_det_1 = sum(mw[i] * q[i] for i in every)
+        log_det_2 = -sum(mw[i] * w[i] * (q[i] * q[i] + r[i]) for i in every)
     at = Profile(
         ratio=ratio,
         quadratic=strata.within_cross[1, 1] + excess,
@@ -190,6 +201,7 @@ def _profile_of_intercept(strata: Strata, ratio: Array, restricted: bool) -> tup
         log_det_1=log_det_1,
         log_det_2=log_det_2,
         excess=excess,
+        cancelled=jnp.zeros_like(total),
     )
     return at, mean, total
 
@@ -202,7 +214,7 @@ def score(at: Profile, n: Array) -> Array:
 def score_noise(at: Profile, n: Array) -> Array:
     """What rounding may add to f': a few units in the last place of its two terms."""
     eps = jnp.finfo(at.quadratic.dtype).eps
-    return 8 * eps * (n * abs(at.quadratic_1) / at.quadratic + at.log_det_1)
+    return 8 * eps * (n * abs(at.quadratic_1) / at.quadratic + at.log_det_1 + at.cancelled)
 
 
 def score_root(at: Profile, n: Array) -> Array:
@@ -220,6 +232,19 @@ def drop(at: Profile, zero: Profile, n: Array) -> Array:
     return n * jnp.log(at.quadratic / zero.quadratic) + (at.log_det - zero.log_det)
 
 
+def deviance(log_det: Array, quadratic: Array, n: Array, within: Array) -> Array:
+    """-2 log L but for its constants, at any variance within groups of the scaled outcome."""
+    return n * jnp.log(within) + log_det + quadratic / within
+
+
+def minus_2_log_likelihood(
+    log_det: Array, quadratic: Array, n: Array, within: Array, frame: Frame, restricted: bool
+) -> Array:
+    """-2 log L of the outcome and the covariates as they were given."""
+    constant = n * (jnp.log(2 * jnp.pi) - 2 * jnp.log(frame.scale)) - (2 * frame.log_volume if restricted else 0)
+    return deviance(log_det, quadratic, n, within) + constant
+
+
 Pair = tuple[Array, Array]
 
 
@@ -234,5 +259,5 @@ def derivatives(at: Profile, n: Array, within: Array) -> tuple[Array, Pair, tupl
     s = at.ratio * at.log_det_1 + t_1
     s_1 = s + at.ratio**2 * (at.log_det_2 + at.quadratic_2 / within)  # d s / d log ratio, within held
     cross = -(s_1 + t_1) / 2
-    value = (n * jnp.log(within) + at.log_det + t) / 2
-    return value, ((n - s - t) / 2, s / 2), (((s_1 + 2 * t_1 + t) / 2, cross), (cross, s_1 / 2))
+    gradient, hessian = ((n - s - t) / 2, s / 2), (((s_1 + 2 * t_1 + t) / 2, cross), (cross, s_1 / 2))
+    return deviance(at.log_det, at.quadratic, n, within) / 2, gradient, hessian

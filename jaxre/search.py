@@ -91,16 +91,20 @@ def whole_search(curve: Curve, optimizer: optax.GradientTransformation | None = 
         jnp.zeros_like(n),
     )
     _, ratios, values, converged, steps = jax.lax.while_loop(lambda state: state[0] < basins.count, visit, start)
+    rounding = 64 * jnp.finfo(n.dtype).eps * n
+    extra = jnp.isfinite(basins.unresolved) & (basins.unresolved < values.min() - rounding)  # the best point known
+    here = extra & (jnp.arange(KEPT_OPTIMA) == jnp.minimum(basins.count + 1, WIDTH))
+    ratios = jnp.where(here, basins.unresolved_ratio, ratios)
+    values = jnp.where(here, basins.unresolved, values)
     best = jnp.argmin(values)
     others = jnp.where(jnp.arange(KEPT_OPTIMA) == best, jnp.inf, values)
-    rounding = 64 * jnp.finfo(n.dtype).eps * n
     settled = converged[best] & jnp.isfinite(values[best])
     return Search(
         settled=jnp.ones((), bool),
         ratio=ratios[best],
         converged=settled,
         certified=settled & basins.complete & converged.all() & (values[best] <= basins.unresolved - rounding),
-        optima=basins.count + basins.zero_is_optimum,
+        optima=basins.count + basins.zero_is_optimum + extra,
         optima_ratio=ratios,
         gap=others.min() - values[best],
         steps=steps.astype(jnp.int32),

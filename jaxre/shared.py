@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxre.estimate import Estimate, in_user_units
-from jaxre.frame import Frame, power_of_two_below
+from jaxre.frame import Frame, power_of_two_below, rounding_floor
 from jaxre.moments import GroupMoments, moments_of
 from jaxre.optimum import Optimum, anova_ratio, code_of
 from jaxre.records import record
@@ -191,11 +191,8 @@ def reduce_block(design: SharedDesign, y: Array, dtype: jnp.dtype) -> Reduced:
     coefficients = product(design.of_basis, along)
     eps = float(jnp.finfo(dtype).eps)
     reach = jnp.finfo(y.dtype).eps * jnp.maximum(abs(low), abs(high)) * scale + (eps if dtype != y.dtype else 0.0)
-    if p > 1:
-        slopes = abs(product(jnp.diag(design.rounding.astype(dtype)), coefficients)).sum(axis=0)
-        noise = n * (8 * (reach + slopes)) ** 2
-    else:
-        noise = n * (1e-4 * reach) ** 2
+    slopes = abs(product(jnp.diag(design.rounding.astype(dtype)), coefficients)).sum(axis=0)
+    noise = rounding_floor(n, reach + slopes, p > 1)
     finite = jnp.isfinite(y).all(axis=0)  # XLA's smallest and largest values may pass over NaN
     status = jnp.where(floor > noise, 0, int(Status.UNBOUNDED))
     status = jnp.where(high == low, int(Status.CONSTANT_OUTCOME), status)

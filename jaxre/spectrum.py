@@ -167,6 +167,7 @@ def spectral_profile(spectrum: Spectrum, outcome: Coordinates, ratio: Array) -> 
         quadratic_2=2 * second,
         log_det=log_det,
         log_det_1=log_det_1,
+        cancelled=jnp.zeros_like(log_det_1),
         log_det_2=-log_det_2,
         excess=zeroth,
     )

@@ -171,9 +171,16 @@ def precise_ratio(y, groups, start, restricted):
     """Root of the score of the intercept-only model near `start`, to 40 digits."""
     with mpmath.workdps(60):
         parts = [[mpmath.mpf(float(v)) for v in y[groups == j]] for j in range(np.max(groups) + 1)]
-        n, sizes = len(y), [len(part) for part in parts]
+        sizes = [len(part) for part in parts]
         means = [sum(part) / len(part) for part in parts]
         inside = sum((v - mean) ** 2 for part, mean in zip(parts, means, strict=True) for v in part)
+        return precise_ratio_of_moments(sizes, means, inside, start, restricted)
+
+
+def precise_ratio_of_moments(sizes, means, inside, start, restricted):
+    """The same from group sizes, group means and the sum of squares within groups."""
+    with mpmath.workdps(60):
+        n = sum(sizes)
 
         def score(ratio):
             w = [k / (1 + ratio * k) for k in sizes]

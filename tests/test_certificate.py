@@ -3,6 +3,7 @@
 import dense
 import designs
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,6 +12,8 @@ from jaxre import Status
 from jaxre.certificate import find_basins
 from jaxre.effects import normal_equations
 from jaxre.profile import curve, profile
+from jaxre.search import whole_search
+from jaxre.spectrum import Coordinates, Proof, Spectrum, spectral_curve
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -24,6 +27,7 @@ PROFILES = jax.jit(
     jax.vmap(lambda strata, ratio, restricted: profile(normal_equations(strata), ratio, restricted), (None, 0, None)),
     static_argnums=2,
 )
+SEARCH = jax.jit(lambda data: whole_search(spectral_curve(data)))
 
 
 def draw(design, p, first=0):
@@ -190,3 +194,41 @@ def test_the_boundary_is_exactly_zero(method, p):
         full = dense.design(35, x)
         residual = y - full @ np.linalg.lstsq(full, y)[0]
         assert within == pytest.approx(residual @ residual / n, rel=1e-13)  # least squares in both
+
+
+@pytest.mark.parametrize(("push", "certified"), [(0, False), (1e-9, True), (-1e-9, True), (1e-6, True), (-1e-6, True)])
+def test_a_root_of_the_score_that_is_nearly_triple(push, certified):
+    """Where f, f' and f'' vanish together f' is nothing but rounding: the point is found, and not called proven.
+
+    Q = 1 + sum t_i / (1 + lambda nu_i); t solves F = F' = F'' = 0 at `place`, linear in t. Its error is of the order of
+    the cube root of eps, 6e-6, times a condition of some tens; pushed aside, the root is single and moves.
+    """
+    nu, n, place = jnp.array([1.0, 6.0, 60.0]), 9.0, 0.0525217251966192
+
+    def f_at(t, ratio):
+        root = lambda r: (
+            1 + (t / (1 + r * nu)).sum() - n * (t * nu / (1 + r * nu) ** 2).sum() / (nu / (1 + r * nu)).sum()
+        )
+        return jnp.array([root(ratio), jax.grad(root)(ratio), jax.grad(jax.grad(root))(ratio)])
+
+    zero = jnp.zeros(3)
+    t = jnp.linalg.solve(jax.jacfwd(f_at)(zero, place), -f_at(zero, place)) * (1 + push * jnp.array([1.0, -1.0, 1.0]))
+    assert (t > 0).all()
+    one, nothing = jnp.ones(3), jnp.zeros((1, 3))
+    spectrum = Spectrum(
+        rows=jnp.float64(12),
+        degrees=jnp.float64(n),
+        values=nu,
+        counts=one,
+        log_values=nu,
+        log_counts=one,
+        size=jnp.float64(8),
+        largest=jnp.float64(60),
+        proof=Proof(slope=nothing, low=nothing, high=nothing),
+    )
+    outcome = Coordinates(squares=t, floor=jnp.float64(1), valid=jnp.array(True))
+    found = SEARCH((spectrum, outcome))
+    assert found.optima == 1
+    assert bool(found.certified) == certified
+    assert found.ratio == pytest.approx(place, rel=0.03 if push else 1e-3)
+    assert abs(f_at(t, found.ratio)[0]) < 1e-14  # rounding of F, whose terms are about 1

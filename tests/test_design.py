@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jaxre.design import MOST_LEVELS, Design, design, listing
+from jaxre.columns import MOST_LEVELS
+from jaxre.design import Design, design, listing
 
 
 def text(*values: str | None) -> np.ndarray:

@@ -8,6 +8,8 @@ import dense
 import jax
 import numpy as np
 import optax
+import pandas as pd
+import pyarrow as pa
 import pytest
 from designs import SIZES, labels, simulate
 
@@ -232,3 +234,64 @@ def test_new_data_do_not_compile_anew():
     assert 2 <= compiled <= 4
     kernels = [fitting._kernel("reml", None, size, 1, whole) for size in (4, 16) for whole in (False, True)]
     assert sum(kernel._cache_size() for kernel in kernels) == compiled
+
+
+def test_a_thousandth_on_a_million_million():
+    """Data of 4 digits after 12 that never vary are not "unbounded": what doubles hold of them is fitted. Subtracting
+    1e12 is exact; the covariate's slope is known to 1e-16 of 1e12 / 1e-3, so the components to 1e-8 with it."""
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(40), 6)
+    y = 1e12 + 1e-3 * (rng.normal(size=240) + rng.normal(size=40)[groups])
+    for x in (None, rng.normal(size=(240, 1))):
+        far, near = jaxre.fit(y, groups, x), jaxre.fit(y - 1e12, groups, x)
+        assert far.between == pytest.approx(near.between, rel=1e-8)
+        assert far.within == pytest.approx(near.within, rel=1e-8)
+
+
+def frame_of_kinds():
+    """Numbers, text with a hole, categories in an order of their own, one of them unused, and truth values."""
+    rng = np.random.default_rng(1)
+    sex = rng.choice(["M", "F"], 60).astype(object)
+    sex[3] = None
+    sites = pd.Categorical(rng.choice(["z", "a", "k"], 60), categories=["z", "a", "k", "unused"])
+    return pd.DataFrame({"dose": rng.normal(size=60), "sex": sex, "site": sites, "ok": rng.random(60) < 0.5})
+
+
+@pytest.mark.parametrize("kind", [lambda frame: frame, pa.Table.from_pandas], ids=["pandas", "Arrow"])
+def test_text_in_a_data_frame(kind):
+    """Treatment coding written out by hand is the same fit."""
+    rng, groups, frame = np.random.default_rng(0), np.repeat(np.arange(12), 5), frame_of_kinds()
+    y = rng.normal(size=60) + rng.normal(size=12)[groups]
+    y[7] = np.nan
+    named = jaxre.fit(y, groups, kind(frame))
+    by_hand = np.column_stack([frame.dose, frame.sex == "M", frame.site == "a", frame.site == "k", frame.ok]).astype(
+        float
+    )
+    by_hand[3, 1] = np.nan
+    plain = jaxre.fit(y, groups, by_hand)
+    assert named.coefficients == ("(Intercept)", "dose", "sexM", "sitea", "sitek", "ok")
+    assert (named.dropped, named.between, named.beta.tolist()) == (2, plain.between, plain.beta.tolist())
+
+
+def test_a_level_only_in_incomplete_rows_has_no_column():
+    groups, frame = np.repeat(np.arange(12), 5), frame_of_kinds()
+    y = np.random.default_rng(0).normal(size=60) + groups
+    y[(frame.site == "a").to_numpy()] = np.nan
+    assert jaxre.fit(y, groups, frame).coefficients == ("(Intercept)", "dose", "sexM", "sitek", "ok")
+
+
+@pytest.mark.parametrize(
+    ("column", "error", "parts"),
+    [
+        (pd.Timestamp("2020"), TypeError, ["column 't' of covariates", "numeric", "dates"]),
+        ("x", ValueError, ["'t'", "single level 'x'", "leave it out"]),
+        ([str(i) for i in range(60)], ValueError, ["'t'", "too many levels: 59 in 59 complete rows"]),
+        ([None, *range(58), 2**53 + 2], ValueError, ["column 't' of covariates", "beyond 2^53"]),
+    ],
+)
+def test_columns_that_cannot_be_covariates(column, error, parts):
+    groups, frame = np.repeat(np.arange(12), 5), frame_of_kinds()
+    frame["t"] = pd.array(column, dtype="Int64") if isinstance(column, list) and column[0] is None else column
+    with pytest.raises(error) as caught:
+        jaxre.fit(np.arange(60.0), groups, frame)
+    assert all(part in str(caught.value) for part in parts), str(caught.value)

@@ -1,6 +1,9 @@
 """What must hold for every dataset: invariances, closed forms, and that nothing beats the estimate."""
 
+from fractions import Fraction
+
 import dense
+import mpmath
 import numpy as np
 import pytest
 from designs import SIZES, labels, simulate
@@ -120,6 +123,30 @@ def test_balanced_closed_forms(seed):
         assert fit.within == pytest.approx(within, rel=1e-13), method
         assert fit.beta[0] == pytest.approx(y.mean(), rel=1e-14), method
         assert fit.optima == 1
+
+
+@pytest.mark.parametrize("small", [[1, 2, 3], [2] * 6])
+def test_one_group_dominates(small):
+    """400,000 rows beside groups of a few: n^2 - sum n_j^2 has 4 digits fewer than n^2. Whole numbers, so exact sums;
+    their few roundings to doubles and the passes over the rows leave 1e-13."""
+    sizes = [*small, 400_000]
+    groups, n = labels(sizes), sum(sizes)
+    y = np.random.default_rng(1).integers(-9, 10, size=n) + 3 * groups
+    total = [Fraction(int(y[groups == j].sum())) for j in range(len(sizes))]
+    explained = sum(s * s / k for s, k in zip(total, sizes, strict=True))
+    inside = int((y * y).sum()) - explained
+    within = inside / (n - len(sizes))
+    between = explained - sum(total) ** 2 / n - (len(sizes) - 1) * within
+    between *= Fraction(n, n * n - sum(k * k for k in sizes))
+    fit = jaxre.fit(y, groups, method="anova")
+    assert fit.between_untruncated == pytest.approx(float(between), rel=1e-13)
+    assert fit.within == pytest.approx(float(within), rel=1e-13)
+    fit = jaxre.fit(y, groups)
+    with mpmath.workdps(60):
+        means = [mpmath.mpf(int(s)) / k for s, k in zip(total, sizes, strict=True)]
+        inside = mpmath.mpf(inside.numerator) / inside.denominator
+    exact = dense.precise_ratio_of_moments(sizes, means, inside, fit.ratio, restricted=True)
+    assert fit.ratio == pytest.approx(float(exact), rel=1e-13)
 
 
 def test_balanced_boundary():

@@ -139,6 +139,11 @@ DEGENERATE = {
     "duplicate covariate": ((NINE_Y, NINE, Z[:, [0, 1, 0]]), ["rank-deficient", "drop it"]),
     "x3 = x1 + x2": ((NINE_Y, NINE, Z3), ["rank-deficient", "drop it"]),
     "x3 = x1 + x2, scaled": ((NINE_Y, NINE, Z3 * [1e9, 1e-9, 1.0]), ["rank-deficient", "drop it"]),
+    "three constants": ((NINE_Y, NINE, np.outer(NINE_Y**0, [7.0, 0.0, 1e9])), ["rank-deficient", "drop it"]),
+    "constants and data": (
+        (NINE_Y, NINE, np.column_stack([np.full(9, 794.0), np.zeros(9), NINE_Y**2, 1e8 + NINE_Y**3])),
+        ["rank-deficient", "drop it"],
+    ),
     "covariates that span the groups": ((NINE_Y, NINE, DUMMIES), ["not identified", "do not span the groups"]),
     "no row left within": ((Y[:4], [0, 0, 1, 1], X[:4] ** [1, 2]), ["not identified"]),
     "repeated within groups": (([1.0, 1.0, 2.0, 2.0, 5.0, 5.0], [0, 0, 1, 1, 2, 2]), ["unbounded", "repeated rows"]),

@@ -18,6 +18,7 @@ ORDER = (
     "status",
     "records",
     "components",
+    "columns",
     "observations",
     "rows",
     "sweep",
