@@ -34,13 +34,13 @@ def test_host_and_traced_passes_agree_to_rounding(p, block):
     np.testing.assert_allclose(host.sums(scale, pilot), traced.sums(scale, pilot), **rounding)
     for rotation in (None, rng.normal(size=(p, p))):
         for ours, theirs in zip(
-            host.residual_products(scale, means, rotation),
-            traced.residual_products(scale, means, rotation),
+            host.residual_products(scale, pilot, means, rotation),
+            traced.residual_products(scale, pilot, means, rotation),
             strict=True,
         ):
             np.testing.assert_allclose(ours, theirs, **{**rounding, "atol": 1e-10})  # squares: 1e6 in size
     if p > 1:
-        a, b = host.triangle(scale, means), np.asarray(traced.triangle(scale, means))
+        a, b = host.triangle(scale, pilot, means), np.asarray(traced.triangle(scale, pilot, means))
         np.testing.assert_allclose(a.T @ a, b.T @ b, **rounding)  # a triangle is unique up to the signs of its rows
 
 
@@ -55,11 +55,11 @@ def test_passes_are_the_sums_they_say(p):
     sums, of_residuals, cross = np.zeros((p, 6)), np.zeros((p, 6)), np.zeros((p, p))
     for row, j in zip(table, host.codes, strict=True):
         sums[:, j] += 0.5 * row - pilot
-        residual = rotation.T @ (0.5 * row - means[:, j])
+        residual = rotation.T @ (0.5 * row - pilot - means[:, j])
         of_residuals[:, j] += residual
         cross += np.outer(residual, residual)
     np.testing.assert_allclose(host.sums(scale, pilot), sums, **rounding)
-    found_sums, found_cross = host.residual_products(scale, means, rotation)
+    found_sums, found_cross = host.residual_products(scale, pilot, means, rotation)
     np.testing.assert_allclose(found_sums, of_residuals, **rounding)
     np.testing.assert_allclose(found_cross, cross, **rounding)
 
@@ -74,6 +74,21 @@ def test_many_rows_keep_their_digits(p):
     rounding = 1e-12  # 35,000 terms in another order: eps sqrt(n) on sums, less on their mean
     np.testing.assert_allclose(a.within_cross, b.within_cross, rtol=rounding, atol=rounding * a.rows)
     np.testing.assert_allclose(a.means, b.means, rtol=rounding, atol=rounding)
+
+
+@pytest.mark.parametrize("off", [1e12, 1.7e15])
+@pytest.mark.parametrize("groups", [6, 600])
+@pytest.mark.parametrize("p", [1, 2])
+def test_many_rows_far_from_zero(off, groups, p):
+    """Whole numbers stay whole when a large one is added, such as times in microseconds: the same moments, to the bit
+    where nothing is rounded, else to 1e-13."""
+    rng = np.random.default_rng(0)
+    codes = np.repeat(np.arange(groups), 60_000 // groups)
+    y = np.round(rng.normal(size=60_000) * 2 + 0.05 * rng.normal(size=groups)[codes])
+    x = None if p == 1 else np.round(4 * rng.normal(size=(60_000, 1)))
+    near, far = designs.moments(y, codes, x), designs.moments(y + off, codes, x)
+    np.testing.assert_allclose(far.within_cross, near.within_cross, rtol=1e-13, atol=1e-13 * near.rows)
+    np.testing.assert_allclose(far.means, near.means, rtol=1e-13, atol=1e-13)
 
 
 def test_a_label_out_of_range_makes_every_size_nan():
