@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -58,6 +59,11 @@ class Plan:
     def devices(self) -> int:
         """How many share a block."""
         return 1 if self.mesh is None else math.prod(self.mesh.local_mesh.devices.shape)
+
+    @property
+    def effects(self) -> bool:
+        """Whether the effects of the groups are wanted."""
+        return bool({"blup", "blup_se"} & set(self.quantities))
 
     def numbers(self, p: int, groups: int) -> int:
         """Packed numbers of one dataset."""
@@ -171,7 +177,7 @@ def share(total: int) -> slice:
         slice; the parts of all processes cover everything once, and differ in length by one at most.
 
     Errors:
-        ValueError for a negative number.
+        ValueError for a negative number, TypeError for one that is not whole.
 
     Source: definition.
 
@@ -180,7 +186,7 @@ def share(total: int) -> slice:
         >>> jaxre.share(10)  # in a single process
         slice(0, 10, None)
     """
-    if total < 0:
+    if operator.index(total) < 0:
         raise ValueError(f"total must be a number of datasets, got {total}.")
     place, count = jax.process_index(), jax.process_count()
     return slice(total * place // count, total * (place + 1) // count)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+EXACT = 2**53  # whole numbers up to it are doubles
 MOST_LEVELS = 500  # of a categorical covariate: each but one becomes a column of doubles
 
 
@@ -27,7 +28,7 @@ def covariates_of(given: Any, complete: np.ndarray, name: str = "covariates") ->
 
     `complete` marks the rows in which nothing else is missing: a level counts where it occurs in a complete row.
     """
-    frame = _frame(given)
+    frame = frame_of(given)
     if frame is None:
         table = numbers(given, name)
         return Covariates(table, tuple(f"x{i + 1}" for i in range(table.shape[-1] if table.ndim else 0)))
@@ -50,7 +51,19 @@ def covariates_of(given: Any, complete: np.ndarray, name: str = "covariates") ->
     return Covariates(table, tuple(names))
 
 
-def _frame(given: Any) -> Any:
+def coefficients_of(covariates: Any, n: int) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """Covariates (n, p - 1), None for none, and the names of the coefficients."""
+    if covariates is None:
+        return None, ("(Intercept)",)
+    given = covariates_of(covariates, np.ones(n, bool))
+    x = given.table
+    if x.ndim != 2 or len(x) != n:
+        raise ValueError(f"covariates must have shape ({n}, p - 1) like values, got {x.shape}.")
+    refuse_infinity(x, "covariates")
+    return (x if x.shape[1] else None), ("(Intercept)", *given.names)
+
+
+def frame_of(given: Any) -> Any:
     """The data frame through narwhals, None for anything that is not a data frame."""
     if isinstance(given, np.ndarray) or not (hasattr(given, "columns") or hasattr(given, "column_names")):
         return None
@@ -58,8 +71,12 @@ def _frame(given: Any) -> Any:
         import narwhals.stable.v2 as narwhals
     except ModuleNotFoundError:
         raise ModuleNotFoundError(
-            "covariates in a data frame need narwhals: pip install 'jaxre[data]', or pass an array of numbers."
+            "a data frame needs narwhals: pip install 'jaxre[data]', or pass an array of numbers."
         ) from None
+    names = [str(name) for name in getattr(given, "column_names", given.columns if hasattr(given, "columns") else ())]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"a data frame has two columns named {twice!r}; rename one of them.")
     return narwhals.from_native(given, eager_only=True)
 
 
@@ -135,37 +152,56 @@ def short(value: object) -> str:
 
 def numbers(given: Any, name: str) -> np.ndarray:
     """The numbers in double precision, NaN where they are masked or null."""
+    mask = None
     if isinstance(given, np.ma.MaskedArray):
-        given = np.ma.filled(given.astype(np.float64), np.nan)
+        mask, given = np.ma.getmaskarray(given), given.data
     try:
         array = np.asarray(given)
     except ValueError:
         raise ValueError(
             f"{name} must have rows of one length, got ragged ones; give every row the same columns."
         ) from None
-    if array.dtype == object and hasattr(given, "to_numpy"):  # nullable columns of a data frame
-        with contextlib.suppress(TypeError, ValueError):
+    if array.dtype == object and hasattr(given, "to_numpy") and not any(isinstance(v, str) for v in array.flat):
+        with contextlib.suppress(TypeError, ValueError):  # nullable columns of a data frame
             array = given.to_numpy(dtype=np.float64, na_value=np.nan)
-    if array.dtype.kind == "c":
+    kind = array.dtype.kind
+    if kind == "c":
         raise TypeError(f"{name} must be real, got {array.dtype}; pass the real part or the modulus.")
-    if array.dtype.kind not in "fiub":
+    if kind in "mM":
+        raise TypeError(
+            f"{name} must be numeric, got an array of {_contents(array)}; convert it to a number of days, or of "
+            f"another unit, first."
+        )
+    if kind not in "fiub":
         raise TypeError(
             f"{name} must be numeric, got an array of {_contents(array)}; convert it first, for example with "
-            f"numpy.asarray({name}, dtype=float)."
+            f"numpy.asarray(..., dtype=float)."
         )
     doubles = array.astype(np.float64, copy=False)
-    if array.dtype.kind in "iu" and array.size and (doubles.max() > 2.0**53 or doubles.min() < -(2.0**53)):
-        raise ValueError(
-            f"{name} has integers beyond 2^53, which doubles cannot hold exactly, such as "
-            f"{array.flat[abs(doubles).argmax()]}; subtract a constant first."
-        )
-    return doubles
+    if array.size and (kind in "iu" or _of_integers(given)):
+        inexact = beyond_doubles(array) if kind in "iu" else abs(doubles) >= EXACT  # rounded already
+        if inexact.any():
+            raise ValueError(
+                f"{name} has integers beyond 2^53, which doubles cannot hold exactly, such as "
+                f"{array.flat[inexact.argmax()]}; subtract a constant first."
+            )
+    return doubles if mask is None else np.where(mask, np.nan, doubles)
+
+
+def beyond_doubles(array: np.ndarray) -> np.ndarray:
+    """Mask of the integers that doubles may not hold exactly."""
+    return (array > EXACT) | (array < -EXACT) if array.dtype.itemsize == 8 else np.zeros(array.shape, bool)
+
+
+def _of_integers(given: Any) -> bool:
+    """Whether a column of doubles was one of integers before it had missing values."""
+    return str(getattr(given, "dtype", getattr(given, "type", ""))).lower().startswith(("int", "uint"))
 
 
 def _contents(array: np.ndarray) -> str:
     if array.dtype.kind == "O" and array.size:
         first = next((item for item in array.flat if not isinstance(item, (int, float))), array.flat[0])
-        return f"objects such as {first!r}"
+        return f"objects such as {short(first)}"
     return {"U": "text", "S": "bytes", "M": "dates", "m": "durations"}.get(array.dtype.kind, str(array.dtype))
 
 

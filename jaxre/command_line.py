@@ -21,6 +21,7 @@ from jaxre import datasets, report, tables, wide
 from jaxre.design import Design, design, listing
 
 WRONG_USE = 2  # exit status for whatever the user can put right
+INTERRUPTED = 130  # what a shell reports of a command stopped by Ctrl-C
 CLOSED_PIPE = 141  # what a shell reports of a command that its reader left
 
 
@@ -53,18 +54,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
         return CLOSED_PIPE
-    except (ValueError, OSError, ImportError) as error:
+    except KeyboardInterrupt:
+        print("jaxre: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"jaxre: error: {' '.join(str(error).split())}", file=sys.stderr)
         return WRONG_USE
     return 0
 
 
 class _Parser(argparse.ArgumentParser):
-    """Errors begin with `jaxre: error:` whichever command they come from."""
+    """Errors are one line that begins with `jaxre: error:`, whichever command they come from."""
 
     def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        self.exit(WRONG_USE, f"jaxre: error: {message}\n")
+        self.exit(WRONG_USE, f"jaxre: error: {message}; see {self.prog} --help.\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -119,10 +122,15 @@ def _fit(arguments: argparse.Namespace) -> str:
 
 def _split(names: str) -> list[str]:
     """Names between commas; one that holds a comma stands in double quotes."""
-    return [name.strip() for name in next(csv.reader([names], skipinitialspace=True), [])]
+    try:
+        return [name.strip() for name in next(csv.reader([names], skipinitialspace=True), [])]
+    except csv.Error as error:
+        raise ValueError(f"{names!r} must be names with commas between them on one line: {error}.") from None
 
 
 def _check_file(file: str, outcome: str | None, group: str | None) -> None:
+    if not file:
+        raise ValueError("FILE is empty; name a file, or a data set that comes with jaxre.")
     if not pathlib.Path(file).suffix and not pathlib.Path(file).exists():
         raise ValueError(
             f"{file!r} is neither a file nor a data set that comes with jaxre ({', '.join(datasets.names())})."
@@ -151,6 +159,14 @@ def _fit_many(arguments: argparse.Namespace) -> str:
         needed.append("--outcome")
     if needed:
         raise ValueError(f"{' and '.join(needed)} must be given; see jaxre fit-many --help.")
+    given = {"--covariates": covariates, "--outcomes": arguments.outcomes, "--outcome": arguments.outcome}
+    given |= {"--dataset": arguments.dataset}
+    of_matrix, of_long, of_wide = (), ("--covariates", "--outcome", "--dataset"), ("--covariates", "--outcomes")
+    meant = of_matrix if matrix else of_wide if arguments.dataset is None else of_long
+    idle = [option for option, value in given.items() if value and option not in meant]
+    if idle:
+        kind = "a matrix" if matrix else "a wide table" if arguments.dataset is None else "a long table"
+        raise ValueError(f"{' and '.join(idle)} cannot be used with {kind}; leave out, or see jaxre fit-many --help.")
     wide.check_output(arguments.out)
     if matrix:
         made = wide.read_matrix(file, group)

@@ -82,7 +82,7 @@ def load(name: str) -> Dataset:
         >>> print(f"{jaxre.fit(rail.columns[rail.outcome], rail.columns[rail.group]).between:.4f}")
         615.3111
     """
-    key = name.lower()
+    key = name.lower() if isinstance(name, str) else ""
     if key not in _FACTS:
         raise ValueError(f"there is no data set {name!r}; those that come with jaxre are {', '.join(names())}.")
     text = (resources.files("jaxre") / "data" / f"{key}.csv").read_text(encoding="utf-8")

@@ -99,19 +99,24 @@ def check_names(source: str, names: Sequence[str], outcome: str, group: str, cov
     """ValueError unless every column asked for is there once and plays one part."""
     used = (outcome, group, *covariates)
     for name in used:
-        if name not in names:
-            near = difflib.get_close_matches(name.lower(), [other.lower() for other in names], n=1)
-            hint = next((f"; did you mean {other!r}?" for other in names if near == [other.lower()]), ".")
-            raise ValueError(f"{source} has no column {name!r}{hint} Its columns are {listing(names)}.")
-        if names.count(name) > 1:
-            raise ValueError(
-                f"{source} has {names.count(name)} columns named {name!r}; rename them so that each has its own name."
-            )
+        check_name(source, names, name)
     repeated = next((name for name, times in Counter(used).items() if times > 1), None)
     if repeated is not None:
         raise ValueError(
             f"column {repeated!r} is used twice (outcome {outcome!r}, group {group!r}, covariates "
             f"{listing(covariates) or 'none'}); each column can play one part."
+        )
+
+
+def check_name(source: str, names: Sequence[str], name: str) -> None:
+    """ValueError unless a column is there, and once."""
+    if name not in names:
+        near = difflib.get_close_matches(name.lower(), [other.lower() for other in names], n=1)
+        hint = next((f"; did you mean {other!r}?" for other in names if near == [other.lower()]), ".")
+        raise ValueError(f"{source} has no column {name!r}{hint} Its columns are {listing(names)}.")
+    if names.count(name) > 1:
+        raise ValueError(
+            f"{source} has {names.count(name)} columns named {name!r}; rename them so that each has its own name."
         )
 
 

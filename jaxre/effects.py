@@ -43,7 +43,7 @@ def blue(means: ArrayLike, variances: ArrayLike) -> Blue:
         Blue with the mean, its variance 1 / sum (1 / v_j), and the weights.
 
     Errors:
-        none are raised; a variance of 0 gives NaN.
+        ValueError for shapes that do not fit; a variance of 0 gives NaN.
 
     Source: Searle, Casella and McCulloch (1992), Variance Components, section 3.3; Aitken (1935).
 
@@ -53,9 +53,11 @@ def blue(means: ArrayLike, variances: ArrayLike) -> Blue:
         >>> print(f"{estimate.mean:.4f} {estimate.variance:.4f}", estimate.weights.round(4))
         2.0000 0.6667 [0.6667 0.3333]
     """
-    precision = 1 / jnp.asarray(variances)
+    means, precision = jnp.asarray(means), 1 / jnp.asarray(variances)
+    if means.ndim != 1 or means.shape != precision.shape:
+        raise ValueError(f"means and variances must have one length, got {means.shape} and {precision.shape}.")
     weights = precision / precision.sum()
-    return Blue(mean=weights @ jnp.asarray(means), variance=1 / precision.sum(), weights=weights)
+    return Blue(mean=weights @ means, variance=1 / precision.sum(), weights=weights)
 
 
 def group_means(moments: GroupMoments) -> Array:
@@ -202,7 +204,7 @@ def blup(moments: GroupMoments, components: Components) -> Blup:
         Blup with arrays (groups,).
 
     Errors:
-        none are raised; degenerate moments give NaN.
+        TypeError for anything but GroupMoments; degenerate moments give NaN.
 
     Source: Henderson (1975), Biometrics 31, 423-447; Searle, Casella and McCulloch (1992), chapter 7.
 
@@ -212,6 +214,8 @@ def blup(moments: GroupMoments, components: Components) -> Blup:
         >>> print(jaxre.blup(moments, jaxre.Components(within=2.0, between=3.0)).effect)
         [-2.25  2.25]
     """
+    if not isinstance(moments, GroupMoments):
+        raise TypeError(f"blup needs the moments by group, of group_moments, got {type(moments).__name__}.")
     ratio = jnp.asarray(components.ratio)
     fit = gls(normal_equations(stratify(moments)), ratio)
     return predict(moments, ratio, components.between, components.within, fit.gamma, fit.inverse)

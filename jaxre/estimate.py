@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxre.frame import Frame
-from jaxre.moments import GroupMoments, Strata, stratify
+from jaxre.moments import GroupMoments, Strata, as_strata
 from jaxre.optimum import Optimum, anova_optimum, likelihood_optimum
 from jaxre.profile import minus_2_log_likelihood
 from jaxre.records import record
@@ -82,7 +82,7 @@ def reml(moments: GroupMoments | Strata, *, optimizer: optax.GradientTransformat
         >>> print(f"{estimate.within:.4f} {estimate.between:.4f} {bool(estimate.certified)}")
         1.5000 8.3333 True
     """
-    strata = stratify(moments) if isinstance(moments, GroupMoments) else moments
+    strata = as_strata(moments)
     return _of_strata(likelihood_optimum(strata, True, optimizer), strata, restricted=True)
 
 
@@ -111,7 +111,7 @@ def ml(moments: GroupMoments | Strata, *, optimizer: optax.GradientTransformatio
         >>> print(f"{estimate.within:.4f} {estimate.between:.4f}")
         1.5000 5.3056
     """
-    strata = stratify(moments) if isinstance(moments, GroupMoments) else moments
+    strata = as_strata(moments)
     return _of_strata(likelihood_optimum(strata, False, optimizer), strata, restricted=False)
 
 
@@ -141,7 +141,7 @@ def anova(moments: GroupMoments | Strata) -> Estimate:
         >>> print(f"{estimate.within:.4f} {estimate.between:.4f}")
         1.5000 8.3333
     """
-    strata = stratify(moments) if isinstance(moments, GroupMoments) else moments
+    strata = as_strata(moments)
     return _of_strata(anova_optimum(strata), strata, restricted=False)
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from typing import Any
 
 import numpy as np
 
 from jaxre import report
+from jaxre.batches import Plan, widths
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -28,7 +31,7 @@ class FitMany:
     groups: np.ndarray | None
     """(J,) group labels in order of first appearance, where one design is shared."""
     names: np.ndarray | None
-    """(datasets,) labels of the datasets of a long table, in order of first appearance."""
+    """(datasets,) labels of the datasets: columns of a data frame, or of a long table in order of first appearance."""
     within: np.ndarray | None = None
     """(datasets,) [y^2], variance within groups."""
     between: np.ndarray | None = None
@@ -78,3 +81,18 @@ class FitMany:
     def to_dict(self) -> dict[str, np.ndarray]:
         """Columns of a table with a row for each dataset."""
         return report.columns_of_many(self)
+
+
+def unpacked(
+    out: np.ndarray, plan: Plan, used: np.ndarray, coefficients: tuple[str, ...], groups: Any, labels: Any
+) -> FitMany:
+    """Named arrays with the datasets first from packed numbers."""
+    place, fields = 0, {}
+    for name, shape in widths(plan.quantities, len(coefficients), 0 if groups is None else len(groups)):
+        part = out[place : place + math.prod(shape)]
+        place += math.prod(shape)
+        fields[name] = part[0].copy() if shape == () else np.moveaxis(part.reshape(*shape, -1), -1, 0).copy()
+    for name, kind in (("status", np.int32), ("optima", np.int32), ("steps", np.int32), ("certified", bool)):
+        if name in fields:
+            fields[name] = fields[name].astype(kind)
+    return FitMany(method=plan.method, rows=used, coefficients=coefficients, groups=groups, names=labels, **fields)

@@ -20,7 +20,8 @@ from jaxre.effects import predict
 from jaxre.estimate import Estimate, in_user_units
 from jaxre.frame import Frame
 from jaxre.moments import GroupMoments, Strata, moments_of, stratify
-from jaxre.observations import observe
+from jaxre.observations import Observations, observe
+from jaxre.optimise import checked
 from jaxre.optimum import anova_optimum, likelihood_optimum, quick_optimum
 from jaxre.rows import HostRows
 from jaxre.search import KEPT_OPTIMA
@@ -151,24 +152,24 @@ def fit(
         >>> print(f"{result.between:.6f} {result.within:.6f} {result.certified}")
         8.333333 1.500000 True
     """
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         raise ValueError(f"method must be one of 'reml', 'ml' or 'anova', got {method!r}.")
     if optimizer is not None and method == "anova":
         raise ValueError(
             "the analysis of variance is a closed form: leave optimizer out, or use method='reml' or 'ml'."
         )
-    if optimizer is not None and not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
-        raise TypeError(f"optimizer must be an optax transformation such as optax.lbfgs(), got {optimizer!r}.")
+    if optimizer is not None:
+        checked(optimizer)
     data = observe(values, groups, covariates, missing=missing)
     rows = HostRows(data.values, data.groups.slots, data.covariates, data.sizes, data.extremes)
     with np.errstate(all="ignore"):  # overflow and 0/0 end in a status
         moments = moments_of(rows)
         if Status(int(moments.status)).failed:
-            raise ValueError(_refusal(Status(int(moments.status)), data.values, moments))
+            raise ValueError(_refusal(Status(int(moments.status)), data, moments))
         estimate = _run(stratify(moments), method, optimizer)
         status = Status(int(estimate.status))
         if status.failed:
-            raise ValueError(_refusal(status, data.values, moments))
+            raise ValueError(_refusal(status, data, moments))
         predicted = predict(
             moments, estimate.ratio, estimate.between, estimate.within, estimate.gamma, estimate.gamma_cov
         )
@@ -204,14 +205,18 @@ def fit(
     )
 
 
-def _refusal(status: Status, values: np.ndarray, moments: GroupMoments) -> str:
+def _refusal(status: Status, data: Observations, moments: GroupMoments) -> str:
     """Why there is no fit, with the numbers of this dataset."""
     sizes = moments.sizes[moments.sizes > 0]
     least, most = int(sizes.min()), int(sizes.max())
-    facts = f"{len(values)} rows in {len(sizes)} {'group' if len(sizes) == 1 else 'groups'} of {least}"
+    facts = f"{len(data.values)} rows in {len(sizes)} {'group' if len(sizes) == 1 else 'groups'} of {least}"
     facts += f" to {most}" if most > least else ""
     if status == Status.CONSTANT_OUTCOME:
-        facts += f", every value {values[0]:.6g}"
+        facts += f", every value {data.values[0]:.6g}"
+    elif status == Status.RANK_DEFICIENT:
+        low, high = data.extremes
+        constant = [repr(name) for name, a, b in zip(data.names, low, high, strict=False) if a == b]
+        facts += f"; constant: {', '.join(constant)}" if constant else ""
     elif status == Status.NOT_IDENTIFIED and len(sizes) == 1:
         facts += "; a single group"
     elif status == Status.NOT_IDENTIFIED and sizes.max() == 1:

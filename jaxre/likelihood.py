@@ -7,7 +7,7 @@ from jax.typing import ArrayLike
 
 from jaxre.components import Components
 from jaxre.effects import gls, normal_equations
-from jaxre.moments import GroupMoments, Strata, stratify
+from jaxre.moments import GroupMoments, Strata, as_strata
 from jaxre.profile import degrees, derivatives, minus_2_log_likelihood, profile, profile_of
 from jaxre.records import record
 from jaxre.rows import Array
@@ -82,7 +82,7 @@ def restricted_log_likelihood(components: Components, moments: GroupMoments | St
 def _log_likelihood(
     components: Components, moments: GroupMoments | Strata, beta: ArrayLike | None, restricted: bool
 ) -> Array:
-    equations = normal_equations(stratify(moments) if isinstance(moments, GroupMoments) else moments)
+    equations = normal_equations(as_strata(moments))
     frame, n = equations.strata.frame, degrees(equations.strata, restricted)
     fit = gls(equations, jnp.asarray(components.ratio))
     at = profile_of(equations, fit, jnp.asarray(components.ratio), restricted)
@@ -121,7 +121,7 @@ def log_variance_derivatives(
         >>> print(abs(at.gradient).max() < 1e-6)
         True
     """
-    equations = normal_equations(stratify(moments) if isinstance(moments, GroupMoments) else moments)
+    equations = normal_equations(as_strata(moments))
     n, frame = degrees(equations.strata, restricted), equations.strata.frame
     at = profile(equations, jnp.asarray(components.ratio), restricted)
     within = components.within * frame.scale * frame.scale

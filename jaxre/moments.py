@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from jaxre.columns import numbers
 from jaxre.frame import Frame, first_slopes, frame_of, power_of_two_below, rotation_of, rounding_floor, within_slopes
 from jaxre.observations import encode
 from jaxre.records import record
@@ -88,8 +90,8 @@ def group_moments(
         GroupMoments with arrays (groups,), (groups, p + 1) and (p + 1, p + 1).
 
     Errors:
-        ValueError for shapes that do not fit. NaN, infinity, or a label out of range give the status INVALID, and an
-        unidentified or degenerate dataset its own status: see `Status`.
+        ValueError for shapes that do not fit, TypeError for what is not a real number. NaN, infinity, or a label out of
+        range give the status INVALID, and an unidentified or degenerate dataset its own status: see `Status`.
 
     Source: Chan, Golub and LeVeque (1983), The American Statistician 37, 242-247 (two-pass sums).
 
@@ -99,15 +101,14 @@ def group_moments(
         >>> print(moments.sizes, moments.within_cross[-1, -1] / moments.frame.scale**2)
         [2. 2.] 10.0
     """
-    y = jnp.asarray(values)
-    y = y if jnp.issubdtype(y.dtype, jnp.floating) else y.astype(jnp.result_type(float))
+    y = _real(values, "values")
     if y.ndim != 1 or y.shape[0] == 0:
         raise ValueError(
             f"values must be one-dimensional with at least one row, got shape {y.shape}; pass one outcome."
         )
     x = None
     if covariates is not None:
-        x = jnp.asarray(covariates, y.dtype)
+        x = _real(covariates, "covariates").astype(y.dtype)
         if x.ndim != 2 or x.shape[0] != y.shape[0]:
             raise ValueError(f"covariates must have shape ({y.shape[0]}, p - 1) like values, got {x.shape}.")
         x = x if x.shape[1] else None
@@ -121,12 +122,26 @@ def group_moments(
         codes, count = encoded.codes, len(encoded.labels)
     else:
         codes = groups if isinstance(groups, jax.core.Tracer) else np.asarray(groups)
-        count = int(num_groups)
+        count = operator.index(num_groups)
+        if count < 1:
+            raise ValueError(f"num_groups must be at least 1, got {count}.")
         if not np.issubdtype(codes.dtype, np.integer):
             raise ValueError(f"with num_groups, groups must be integers 0 .. num_groups - 1, got {codes.dtype}.")
     if codes.shape != y.shape:
         raise ValueError(f"values and groups must have one length, got {y.shape} and {codes.shape}.")
     return moments_of(TracedRows(y, codes, x, count))
+
+
+def _real(given: Any, name: str) -> jax.Array:
+    """Real numbers as a JAX array, in the floating-point type that they have."""
+    if isinstance(given, jax.Array):
+        if jnp.iscomplexobj(given):
+            raise TypeError(f"{name} must be real, got {given.dtype}; pass the real part or the modulus.")
+        array = given
+    else:
+        plain = getattr(given, "dtype", None)
+        array = jnp.asarray(given if plain in (np.float32, np.float16) else numbers(given, name))
+    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.result_type(float))
 
 
 def moments_of(rows: Rows) -> GroupMoments:
@@ -274,6 +289,17 @@ def stratify(moments: GroupMoments) -> Strata:
         gap = moments.means - means[stratum]
         scatter = jax.ops.segment_sum(gap[:, :, None] * gap[:, None, :], stratum, len(sizes))
     return Strata(sizes=sizes, counts=counts, means=means, scatter=scatter, **shared)
+
+
+def as_strata(moments: GroupMoments | Strata) -> Strata:
+    """Strata of either kind of moments."""
+    if isinstance(moments, Strata):
+        return moments
+    if not isinstance(moments, GroupMoments):
+        raise TypeError(
+            f"moments must be GroupMoments or Strata, got {type(moments).__name__}; call group_moments first."
+        )
+    return stratify(moments)
 
 
 def _stratum_products(table: np.ndarray, stratum: np.ndarray, strata: int) -> tuple[np.ndarray, np.ndarray]:

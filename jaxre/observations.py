@@ -125,16 +125,20 @@ def observe(
     )
 
 
-def encode(groups: ArrayLike | Sequence[Hashable]) -> Labels:
+def encode(groups: ArrayLike | Sequence[Hashable], name: str = "groups") -> Labels:
     """Labels of any hashable type as slots, with the labels in order of first appearance.
 
     Integers by their range, data-frame columns by their own dictionary, everything else by a Python one.
     """
     if isinstance(groups, np.ma.MaskedArray):
-        groups = np.ma.filled(groups.astype(object), None)
+        mask, groups = np.ma.getmaskarray(groups), groups.data.astype(object)
+        groups[mask] = None
     dictionary = getattr(groups, "dictionary_encode", None)  # an Arrow array, chunked or not
     if dictionary is not None:
-        return _from_arrow(dictionary())
+        try:
+            return _from_arrow(dictionary())
+        except NotImplementedError:  # Arrow cannot encode lists
+            groups = list(np.asarray(groups))
     factorize = getattr(groups, "factorize", None)  # a pandas Series, Index or Categorical
     if factorize is not None:
         codes, labels = factorize()
@@ -144,11 +148,13 @@ def encode(groups: ArrayLike | Sequence[Hashable]) -> Labels:
         nested = array.ndim != 1
     except ValueError:  # labels that are sequences of unequal length, such as tuples
         array, nested = None, True
+    if hasattr(groups, "null_count") and hasattr(groups, "to_list") and groups.null_count():
+        return _from_hashables(groups.to_list())  # a polars Series, whose integers would be doubles
     if nested and isinstance(groups, Sequence) and len(groups) and isinstance(groups[0], tuple):
         return _from_hashables(list(groups))
     if array is None or array.ndim != 1:
         shape = "ragged" if array is None else array.shape
-        raise ValueError(f"groups must be one-dimensional with one label a row, got shape {shape}.")
+        raise ValueError(f"{name} must be one-dimensional with one label a row, got shape {shape}.")
     if len(array) == 0:
         return Labels(np.zeros(0, np.intp), array, None, 0, 0)
     if array.dtype == bool:
@@ -159,8 +165,8 @@ def encode(groups: ArrayLike | Sequence[Hashable]) -> Labels:
         inner = _from_integers(array)
         if inner is not None:
             return inner
-    if array.dtype.kind in "US" and isinstance(groups, Sequence):
-        return _from_hashables(list(groups))  # NumPy would have turned 1 and None among strings into text
+    if array.dtype.kind in "USf" and isinstance(groups, Sequence) and {type(label) for label in groups} - {float}:
+        return _from_hashables(list(groups))  # NumPy would have turned 1 and None into text, and integers into doubles
     hashed = _from_hashables(array.tolist() if array.dtype.kind not in "mM" else list(array))
     if array.dtype.kind != "O":
         hashed = dataclasses.replace(hashed, labels=hashed.labels.astype(array.dtype))
@@ -206,12 +212,19 @@ def _from_hashables(items: list[Any]) -> Labels:
 
 def _from_codes(codes: np.ndarray, labels: np.ndarray) -> Labels:
     """Slots from the codes of a dictionary in any order, whose labels may be missing or unused."""
-    absent = np.array([label is None or bool(label != label) for label in labels.tolist()], bool)
+    absent = np.array([_is_missing(label) for label in labels.tolist()], bool)
     if absent.any():
         renumber = np.append(np.cumsum(~absent) - 1, -1)
         renumber[:-1][absent] = -1
         codes, labels = renumber[codes], labels[~absent]
     return Labels(codes.astype(np.intp, copy=False), labels, None, len(labels), int((codes < 0).sum()))
+
+
+def _is_missing(label: Any) -> bool:
+    try:
+        return label is None or bool(label != label)
+    except TypeError:  # pandas.NA
+        return True
 
 
 def _from_arrow(encoded: Any) -> Labels:
@@ -221,6 +234,9 @@ def _from_arrow(encoded: Any) -> Labels:
     codes = (indices.fill_null(-1) if indices.null_count else indices).to_numpy(zero_copy_only=False)
     names = np.empty(len(encoded.dictionary), object)
     names[:] = encoded.dictionary.to_pylist()
+    if len(set(encoded.dictionary.to_pylist())) < len(names):  # a dictionary may hold a value twice
+        distinct = _from_hashables(names.tolist())
+        codes, names = np.append(distinct.codes, -1)[codes], distinct.labels
     found = _from_codes(codes, names)
     return _first_seen(found.slots, found.labels)
 

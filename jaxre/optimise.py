@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ from jaxre.certificate import middle_ratio
 from jaxre.components import Components
 from jaxre.effects import normal_equations
 from jaxre.likelihood import log_likelihood, restricted_log_likelihood
-from jaxre.moments import GroupMoments, Strata, stratify
+from jaxre.moments import GroupMoments, Strata, as_strata
 from jaxre.profile import (
     Curve,
     Pair,
@@ -84,6 +85,13 @@ def newton() -> optax.GradientTransformationExtraArgs:
     return optax.GradientTransformationExtraArgs(init, update)
 
 
+def checked(optimizer: Any) -> optax.GradientTransformation:
+    """The optimiser, if it is one."""
+    if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
+        raise TypeError(f"optimizer must be an optax transformation such as optax.lbfgs(), got {optimizer!r}.")
+    return optimizer
+
+
 @record
 class Descent:
     """Where a search ended."""
@@ -115,7 +123,7 @@ def descend(
     n, size = curve.n, curve.size
     eps = jnp.finfo(size.dtype).eps
     enough = eps**0.6  # Newton's next error is of the order of its square
-    chosen = optax.with_extra_args_support(newton() if optimizer is None else optimizer)
+    chosen = optax.with_extra_args_support(checked(newton() if optimizer is None else optimizer))
 
     def objective(params: Pair, hessian: Array | None = None) -> Array:
         del hessian  # optax's line searches refuse an extra argument that the function to minimise does not take
@@ -194,7 +202,7 @@ def alternating(moments: GroupMoments | Strata, start: Components, *, steps: int
         Path of the iterates, the start first.
 
     Errors:
-        none are raised; degenerate moments give NaN.
+        ValueError for a negative number of steps, TypeError for one that is not whole; degenerate moments give NaN.
 
     Source: Zhou, Hu, Zhou and Lange (2019), MM algorithms for variance components models, Journal of Computational and
         Graphical Statistics 28, 350-361.
@@ -206,7 +214,9 @@ def alternating(moments: GroupMoments | Strata, start: Components, *, steps: int
         >>> print(f"{path.within[-1]:.3f} {path.between[-1]:.3f}")
         2.000 17.000
     """
-    strata = stratify(moments) if isinstance(moments, GroupMoments) else moments
+    strata = as_strata(moments)
+    if operator.index(steps) < 0:
+        raise ValueError(f"steps must be 0 or more, got {steps}.")
     equations = normal_equations(strata)
     n = degrees(strata, restricted)
     criterion = restricted_log_likelihood if restricted else log_likelihood

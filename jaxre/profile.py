@@ -98,7 +98,7 @@ def curve(equations: NormalEquations, restricted: bool) -> Curve:
         k, m, inner = strata.sizes[0], strata.counts[0], strata.within_cross[1, 1]
         scatter = jnp.zeros_like(inner) if strata.scatter is None else strata.scatter[0, 1, 1]
         excess = scatter * (n * k / (m - 1 if restricted else m) - k)
-        closed = (excess / inner - 1) / k
+        closed = closed_ratio(excess / inner, k)
     return Curve(
         at=lambda ratio: profile(equations, ratio, restricted),
         n=n,
@@ -110,6 +110,11 @@ def curve(equations: NormalEquations, restricted: bool) -> Curve:
         rises_beyond=rises_beyond,
         closed=closed,
     )
+
+
+def closed_ratio(share: Array, size: Array) -> Array:
+    """The root of F where it is linear in 1 / (1 + lambda size), 0 where that is 1 but for rounding."""
+    return jnp.where(share - 1 > 16 * jnp.finfo(share.dtype).eps, (share - 1) / size, jnp.minimum(share - 1, 0))
 
 
 @partial(jax.jit, static_argnums=2)  # traced once for the several loops that evaluate it

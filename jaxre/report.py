@@ -62,6 +62,11 @@ def summary(fit: Fitted, outcome: str = "y", group: str = "group") -> str:
     return "\n".join(lines)
 
 
+def _labels(groups: np.ndarray) -> list[Any]:
+    """Labels as Python objects, dates as text."""
+    return (groups.astype(str) if groups.dtype.kind in "mM" else groups).tolist()
+
+
 def plain(fit: Fitted) -> dict[str, Any]:
     """A fit as plain Python numbers, strings and lists, at full precision."""
     return {
@@ -88,7 +93,7 @@ def plain(fit: Fitted) -> dict[str, Any]:
         "gap": fit.gap if math.isfinite(fit.gap) else None,
         "steps": fit.steps,
         "labels": [
-            label if isinstance(label, (str, int, float, bool)) else str(label) for label in fit.groups.tolist()
+            label if isinstance(label, (str, int, float, bool)) else str(label) for label in _labels(fit.groups)
         ],
         "sizes": fit.sizes.tolist(),
         "blup": fit.blup.tolist(),

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxre.profile import Curve, Profile
+from jaxre.profile import Curve, Profile, closed_ratio
 from jaxre.records import record
 from jaxre.rows import Array
 
@@ -186,7 +186,7 @@ def spectral_curve(data: tuple[Spectrum, Coordinates]) -> Curve:
     closed = None
     if len(spectrum.values) == len(spectrum.log_values) == 1:  # balanced: F is linear in 1 / (1 + lambda nu)
         excess = outcome.squares[0] * (n / spectrum.log_counts[0] - 1)
-        closed = (excess / outcome.floor - 1) / spectrum.values[0]
+        closed = closed_ratio(excess / outcome.floor, spectrum.values[0])
     return Curve(
         at=lambda ratio: spectral_profile(spectrum, outcome, ratio),
         n=n,

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxre.design import Design, check_names, design, not_a_number
+from jaxre.design import Design, check_name, check_names, design, not_a_number
 
 MISSING = ("", "NA", "NaN", "nan", "NULL", "null")
 DELIMITERS = (",", ";", "\t", "|")
@@ -144,8 +144,13 @@ def _header(source: str) -> tuple[list[str], str]:
             with opened(source, "rt", encoding="utf-8-sig", newline="") as lines:
                 headers[delimiter] = next(csv.reader(lines, delimiter=delimiter), None)
     except UnicodeDecodeError:
-        raise ValueError(f"{source} is not UTF-8 text; save it as CSV in UTF-8.") from None
-    except (csv.Error, EOFError, gzip.BadGzipFile, zlib.error) as error:
+        with open(source, "rb") as start:
+            zipped = start.read(2) == b"\x1f\x8b"
+        cure = "looks gzipped; rename it to end in .csv.gz" if zipped else "is not UTF-8 text; save it as CSV in UTF-8"
+        raise ValueError(f"{source} {cure}.") from None
+    except gzip.BadGzipFile:
+        raise ValueError(f"{source} is not gzipped; rename it to end in {_ending(source)[:-3]}.") from None
+    except (csv.Error, EOFError, zlib.error) as error:
         raise ValueError(_unreadable(source, str(error))) from None
     names, delimiter = max(((names or [], key) for key, names in headers.items()), key=lambda pair: len(pair[0]))
     if headers[","] is None:
@@ -183,12 +188,16 @@ def _double(key: str, kind: str) -> str:
 
 def _outcome(connection: Connection, source: str, name: str, kind: str) -> str:
     if kind not in (*NUMBERS, "VARCHAR"):
-        raise ValueError(f"{source}: the outcome {name!r} must hold numbers, is of type {kind}; choose another column.")
+        raise ValueError(_not_of_numbers(source, name, kind))
     number = _double("k0", kind)
     wrong = _first_without(connection, "k0", number)
     if wrong:
         raise ValueError(not_a_number(source, name, *wrong))
     return f"{number} AS outcome"
+
+
+def _not_of_numbers(source: str, name: str, kind: str) -> str:
+    return f"{source}: the outcome {name!r} must hold numbers, is of type {kind}; choose another column."
 
 
 def _group(connection: Connection, kind: str, loose: bool, key: str) -> str:
@@ -259,9 +268,8 @@ def columns(path: str | os.PathLike[str], labels: Sequence[str], numeric: Sequen
     with _opened(source) as (connection, relation, names):
         loose = _ending(source) != ".parquet"
         wanted = [*labels, *numeric]
-        absent = [name for name in wanted if name not in names]
-        if absent:
-            check_names(source, names, absent[0], absent[0], ())
+        for name in wanted:
+            check_name(source, names, name)
         fields = [_field(relation.columns[names.index(name)], loose) for name in wanted]
         relation.project(", ".join(f"{field} AS k{i}" for i, field in enumerate(fields))).create("observed")
         types = [str(kind).partition("(")[0] for kind in connection.table("observed").types]
@@ -275,6 +283,8 @@ def columns(path: str | os.PathLike[str], labels: Sequence[str], numeric: Sequen
             elif i < len(labels):
                 parts.append(_covariate(connection, source, name, key, types[i], loose))
             else:
+                if types[i] not in (*NUMBERS, "VARCHAR"):
+                    raise ValueError(_not_of_numbers(source, name, types[i]))
                 number = _double(key, types[i])
                 wrong = _first_without(connection, key, number)
                 if wrong:

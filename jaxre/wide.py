@@ -62,6 +62,8 @@ def read_wide(path: str, patterns: Sequence[str], group: str, covariates: Sequen
         >>> print(genes.names, genes.values[:, 1], genes.groups)
         ['gene_a', 'gene_b'] [ 2. nan  6.  7.] ['s1' 's1' 's2' 's2']
     """
+    if not patterns:
+        raise ValueError(f"{path}: no outcome is named; --outcomes takes names and patterns such as 'gene_*'.")
     names = tables.column_names(path)
     taken = {group, *covariates}
     for pattern in patterns:
@@ -83,7 +85,8 @@ def read_matrix(path: str, group: str) -> Wide:
 
     Args:
         path: file of the matrix.
-        group: file of the labels: a `.npy` array (n,), or text with one label a line.
+        group: file of the labels: a `.npy` array (n,), or UTF-8 text with one label a line, where an
+            empty line, NA, NaN, nan, NULL and null are missing.
 
     Returns:
         Wide; the datasets are named by their place, from 0.
@@ -112,15 +115,25 @@ def read_matrix(path: str, group: str) -> Wide:
         labels = (
             np.load(group, allow_pickle=False)
             if group.endswith(".npy")
-            else np.array(pathlib.Path(group).read_text(encoding="utf-8").splitlines(), object)
+            else _lines(pathlib.Path(group).read_text(encoding="utf-8-sig"))
         )
     except (ValueError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} and {group} must be NumPy arrays of numbers and labels: {error}.") from None
+        raise ValueError(
+            f"{path} must be a NumPy array of numbers, {group} one of labels or UTF-8 text: {str(error).rstrip('.')}."
+        ) from None
+    if values.dtype.kind not in "fiub":
+        raise ValueError(f"{path} must hold real numbers, has type {values.dtype}; convert it first.")
     if values.ndim != 2:
         raise ValueError(f"{path} must hold a matrix (observations, datasets), has shape {values.shape}.")
     if labels.shape != (len(values),):
         raise ValueError(f"{group} must have one label for each of the {len(values)} rows, has shape {labels.shape}.")
     return Wide(values, [str(i) for i in range(values.shape[1])], labels, None, ())
+
+
+def _lines(text: str) -> np.ndarray:
+    """A label a line, None where it is missing, as in a column of a CSV file."""
+    labels = [line.strip() for line in text.splitlines()]
+    return np.array([None if label in tables.MISSING else label for label in labels], object)
 
 
 def read_long(
@@ -164,8 +177,13 @@ def check_output(path: str) -> None:
     target = pathlib.Path(path)
     if target.suffix.lower() not in OUTPUTS:
         raise ValueError(f"{path} must end in {' or '.join(OUTPUTS)}.")
-    if not target.absolute().parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {target.absolute().parent}; make it first.")
+    folder = target.absolute().parent
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}; make it first.")
+    if target.is_dir():
+        raise ValueError(f"{path} is a folder; name a file to write.")
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"{folder} cannot be written to; choose another folder.")
 
 
 @contextlib.contextmanager
@@ -194,7 +212,8 @@ def write(columns: Mapping[str, np.ndarray], path: str) -> None:
         nothing.
 
     Errors:
-        ValueError for another ending, FileNotFoundError for a folder that is not there.
+        ValueError for another ending or a folder, FileNotFoundError for a folder that is not there, PermissionError for
+        one that cannot be written to.
 
     Source: definition.
 

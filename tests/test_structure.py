@@ -42,6 +42,8 @@ ORDER = (
     "batches",
     "progress",
     "fits",
+    "matrices",
+    "separate",
     "many",
     "datasets",
     "__init__",

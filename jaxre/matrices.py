@@ -1,0 +1,162 @@
+"""Many outcomes over one design: a matrix, read a chunk of columns at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+
+from jaxre.batches import BLOCK, Plan, fit_missing, fit_shared, fit_strata, widths
+from jaxre.classes import MOST_CLASSES
+from jaxre.columns import beyond_doubles, coefficients_of, frame_of, numbers, refuse_too_many
+from jaxre.fits import FitMany, unpacked
+from jaxre.fitting import fit
+from jaxre.observations import encode
+from jaxre.progress import Progress
+from jaxre.shared import MOST_GROUPS, design_status, shared_design
+from jaxre.status import Status
+
+
+def fit_matrix(
+    values: Any, groups: Any, covariates: Any, plan: Plan, chunk: int | None, progress: bool | None
+) -> FitMany:
+    values, outcomes = _matrix(values)
+    shape = tuple(values.shape)
+    if len(shape) != 2:
+        raise ValueError(
+            f"values must have shape (observations, datasets), got {shape}; for one dataset use jaxre.fit, for a long "
+            f"table pass datasets=."
+        )
+    labels, (n, count) = encode(groups), shape
+    if len(labels.slots) != n:
+        hint = "; transpose values" if len(labels.slots) == count else ""
+        raise ValueError(f"values {shape} must have as many rows as groups has labels, {len(labels.slots)}{hint}.")
+    x, names = coefficients_of(covariates, n)
+    keep = labels.slots >= 0
+    if x is not None:
+        keep &= ~np.isnan(x).any(axis=1)
+    rows = np.flatnonzero(keep)
+    if len(rows) == 0:
+        raise ValueError(
+            f"no rows are left: all {n} have a missing label or covariate; check the columns that you pass."
+        )
+    present, codes = np.unique(labels.codes[rows], return_inverse=True)
+    order = np.argsort(codes, kind="stable")
+    rows, codes = rows[order], codes[order]
+    if x is not None:
+        x = np.ascontiguousarray(x[rows])
+        refuse_too_many(x)
+    out = np.empty((plan.numbers(len(names), len(present)), count))
+    used = np.full(count, len(rows))
+    verdict = design_status(codes, x)
+    rest = plan, used, names, labels.labels[present], outcomes
+    if verdict.failed:
+        return unpacked(_without_estimates(plan, out, verdict, len(names), len(present)), *rest)
+    design = shared_design(codes, x, plan.method == "reml") if len(present) <= MOST_GROUPS else None
+    size, bar = _chunk(chunk, n, plan), Progress(count, progress)
+    for start in range(0, count, size):
+        part = slice(start, min(start + size, count))
+        block = _block(values, part, rows)
+        odd = np.arange(block.shape[1])
+        with np.errstate(all="ignore"):
+            complete = np.isfinite(block.sum(axis=0)).any()
+        if design is not None and complete:  # the columns keep their places, or their company would change their bits
+            out[:, part] = fit_shared(plan, design, block)
+            odd = np.flatnonzero(out[0, part] == Status.INVALID)  # something missing, or infinite
+        if len(odd):
+            some = block if len(odd) == block.shape[1] else block[:, odd]
+            used[start + odd] = len(rows) - np.isnan(some).sum(axis=0)
+            out[:, start + odd] = _fit_odd(plan, codes, len(present), x, some)
+        bar.advance(block.shape[1])
+    bar.close()
+    return unpacked(out, *rest)
+
+
+def _matrix(values: Any) -> tuple[Any, np.ndarray | None]:
+    """A matrix of outcomes, and their names where it is a data frame."""
+    frame = frame_of(values)
+    if frame is not None:
+        columns = [numbers(frame[name].to_numpy(), f"column {name!r} of values") for name in frame.columns]
+        names = np.array([str(name) for name in frame.columns], object)
+        return np.column_stack(columns) if columns else np.zeros((len(frame), 0)), names
+    return (values if hasattr(values, "shape") else np.asarray(values)), None
+
+
+def _without_estimates(plan: Plan, out: np.ndarray, status: Status, p: int, groups: int) -> np.ndarray:
+    """Packed numbers where the design gives none of the outcomes an estimate."""
+    out[:] = np.nan
+    place = 0
+    for name, shape in widths(plan.quantities, p, groups):
+        if name in ("status", "certified", "optima", "steps"):
+            out[place] = status if name == "status" else 0
+        place += math.prod(shape)
+    return out
+
+
+def _fit_odd(plan: Plan, codes: np.ndarray, groups: int, x: np.ndarray | None, block: np.ndarray) -> np.ndarray:
+    """Columns of which each has its own rows missing."""
+    if plan.effects:
+        return _with_effects(plan, codes, groups, x, block)
+    most = int(np.bincount(codes).max())
+    if x is None and most <= MOST_CLASSES:
+        return fit_missing(plan, codes, groups, most, block)
+    data = []
+    for column in block.T:
+        here = ~np.isnan(column)
+        data.append((column[here], codes[here], None if x is None else x[here]))
+    return fit_strata(plan, data, 1 if x is None else 1 + x.shape[1])
+
+
+def _with_effects(plan: Plan, codes: np.ndarray, groups: int, x: np.ndarray | None, block: np.ndarray) -> np.ndarray:
+    """The same, and the effects of the groups one dataset at a time; NaN for a group that is missing as a whole."""
+    p = 1 if x is None else 1 + x.shape[1]
+    effects = ("blup", "blup_se")
+    bare = dataclasses.replace(plan, quantities=tuple(name for name in plan.quantities if name not in effects))
+    packed = iter(_fit_odd(bare, codes, groups, x, block))
+    rows = {name: [next(packed) for _ in range(math.prod(shape))] for name, shape in widths(bare.quantities, p, groups)}
+    status = rows["status"][0]
+    tables = {name: np.full((groups, block.shape[1]), np.nan) for name in effects}
+    for i in np.flatnonzero(status < Status.UNBOUNDED):
+        single = fit(block[:, i], codes, x, method=plan.method)
+        tables["blup"][single.groups, i], tables["blup_se"][single.groups, i] = single.blup, single.blup_se
+    rows |= {name: list(table) for name, table in tables.items()}
+    return np.array([row for name in plan.quantities for row in rows[name]])
+
+
+def _chunk(chunk: int | None, n: int, plan: Plan) -> int:
+    """Datasets a chunk: what was asked for, or 16 MB of them in whole blocks."""
+    block = BLOCK * plan.devices
+    if chunk is None:
+        return max(1, (1 << 24) // (8 * n * block)) * block
+    wanted, free = 24.0 * n * chunk, _free_memory()  # the chunk, a copy of it, and one on its way
+    if wanted > free:
+        raise ValueError(
+            f"a chunk of {chunk} datasets of {n} rows needs {wanted / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
+            f"pass a smaller chunk."
+        )
+    return chunk
+
+
+def _free_memory() -> float:
+    try:
+        with open("/proc/meminfo") as lines:
+            return 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return math.inf
+
+
+def _block(values: Any, part: slice, rows: np.ndarray) -> np.ndarray:
+    """Columns of whatever holds the values as a new array of doubles, rows in the order of their groups."""
+    columns, mask = values[:, part], None
+    if isinstance(columns, np.ma.MaskedArray):
+        columns, mask = columns.data, np.ma.getmaskarray(columns)
+    given = np.asarray(columns)
+    if given.dtype.kind not in "fiub":
+        raise TypeError(f"values must be real numbers, got {given.dtype}; convert them first.")
+    block = np.take(given, rows, axis=0)
+    if block.dtype.kind in "iu" and (inexact := beyond_doubles(block)).any():
+        block = np.where(inexact, np.inf, block.astype(np.float64))  # invalid, where it would be rounded
+    block = block.astype(np.float64, copy=False)
+    return block if mask is None else np.where(mask[rows], np.nan, block)
