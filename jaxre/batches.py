@@ -115,19 +115,19 @@ def run(plan: Plan, constants: Any, data: Any, prepare: Prepare, one: One) -> np
     """Packed numbers (numbers, datasets) of host data whose last axis is the dataset, one block ahead of the other."""
     total = jax.tree.leaves(data)[0].shape[-1]
     with own_settings():
-        quick = _in_blocks(plan, _kernel(plan, prepare, one, False), constants, data, total)
+        quick = _in_blocks(plan, _kernel(plan, prepare, one, False), constants, data, total, BLOCK)
         settled, numbers = quick[0] > 0, quick[1:]
         left = np.flatnonzero(~settled & (numbers[0] < Status.UNBOUNDED))
         if len(left):
             rest = jax.tree.map(lambda leaf: np.take(leaf, left, axis=-1), data)
             kernel = _kernel(plan, prepare, one, True)
-            numbers[:, left] = _in_blocks(plan, kernel, constants, rest, len(left))[1:]
+            numbers[:, left] = _in_blocks(plan, kernel, constants, rest, len(left), LANE)[1:]
     return numbers
 
 
-def _in_blocks(plan: Plan, kernel: Any, constants: Any, data: Any, total: int) -> np.ndarray:
-    least = LANE * plan.devices
-    width = min(BLOCK * plan.devices, least * 2 ** math.ceil(math.log2(max(1, total / least))))
+def _in_blocks(plan: Plan, kernel: Any, constants: Any, data: Any, total: int, most: int) -> np.ndarray:
+    """In blocks of one of two widths, since each compiles anew: a lane, or `most`."""
+    width = (LANE if total <= LANE * plan.devices else most) * plan.devices
     found, pending = None, None
     for start in range(0, total, width):
         stop = min(start + width, total)

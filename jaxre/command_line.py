@@ -153,7 +153,7 @@ def _fit_many(arguments: argparse.Namespace) -> str:
     file, group, covariates = arguments.file, arguments.group, _split(arguments.covariates or "")
     needed = [option for option, value in (("--group", group), ("--out", arguments.out)) if not value]
     matrix = file.lower().endswith(".npy")
-    if not matrix and arguments.dataset is None and arguments.outcomes is None:
+    if not matrix and arguments.dataset is None and not arguments.outcomes:
         needed.append("--outcomes, or --dataset and --outcome,")
     if arguments.dataset is not None and not arguments.outcome:
         needed.append("--outcome")

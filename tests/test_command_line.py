@@ -202,10 +202,42 @@ def test_wrong_usage(capsys: Capture, arguments: list[str], message: str) -> Non
         main(arguments)
     out, err = capsys.readouterr()
     assert (caught.value.code, out) == (2, "")
-    assert err.startswith("usage: jaxre")
-    last = err.splitlines()[-1]
-    assert last.startswith("jaxre: error: ")
-    assert message in last
+    assert err.count("\n") == 1
+    assert err.startswith("jaxre: error: ")
+    assert message in err
+    assert "--help" in err
+
+
+def test_an_interrupt_leaves_no_traceback(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jaxre.datasets.load", interrupted)
+    assert main(["fit", "dyestuff"]) == 130
+    assert capsys.readouterr() == ("", "jaxre: interrupted\n")
+
+
+MATRIX = ["fit-many", "y.npy", "--group", "labels.txt", "--out", "o.csv"]
+TABLE = ["fit-many", "y.csv", "--group", "g", "--out", "o.csv"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        ([*MATRIX, "--covariates", "x"], ["--covariates cannot be used with a matrix"]),
+        ([*MATRIX, "--dataset", "d", "--outcome", "y"], ["--outcome and --dataset cannot be used with a matrix"]),
+        ([*TABLE, "--dataset", "d", "--outcome", "y", "--outcomes", "z*"], ["--outcomes cannot be used with a long"]),
+        ([*TABLE, "--outcomes", "y", "--outcome", "y"], ["--outcome cannot be used with a wide table"]),
+        ([*TABLE, "--outcomes", ""], ["--outcomes, or --dataset and --outcome, must be given"]),
+        ([*TABLE, "--outcomes", "y", "--covariates", "x\nt"], ["names with commas"]),
+        (["fit", ""], ["FILE is empty"]),
+    ],
+)
+def test_options_that_do_not_go_together(capsys: Capture, arguments: list[str], parts: list[str]) -> None:
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert all(part in err for part in ["jaxre: error: ", *parts])
 
 
 def test_version(capsys: Capture) -> None:

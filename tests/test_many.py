@@ -279,7 +279,7 @@ def test_progress_is_shown_when_asked_for(capsys):
 def test_more_groups_than_a_spectrum_is_worth(monkeypatch):
     values, groups, x = sample(designs.SIZES["unequal"], 3)
     expected = jaxre.fit_many(values, groups, x)
-    monkeypatch.setattr("jaxre.many.MOST_GROUPS", 5)
+    monkeypatch.setattr("jaxre.matrices.MOST_GROUPS", 5)
     np.testing.assert_allclose(jaxre.fit_many(values, groups, x).within, expected.within, rtol=1e-12)
 
 

@@ -126,3 +126,37 @@ def test_an_interrupted_run_leaves_what_was_there(tmp_path):
         interrupted(str(path))
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_labels_of_a_text_file(tmp_path):
+    """As in a column of a CSV file: a byte-order mark and spaces do not count, and an empty line is missing."""
+    matrix, labels = tmp_path / "y.npy", tmp_path / "labels.txt"
+    np.save(matrix, np.ones((6, 2)))
+    labels.write_text("\ufeffa\na \n b\n\nNA\nb\n", encoding="utf-8")
+    assert wide.read_matrix(str(matrix), str(labels)).groups.tolist() == ["a", "a", "b", None, None, "b"]
+
+
+@pytest.mark.parametrize("header", ["y,g,y", "g,g,y", "y,g,x,x"])
+def test_columns_that_are_there_twice(tmp_path, header, capsys):
+    path = tmp_path / "twice.csv"
+    path.write_text(header + "\n" + "1,2,3,4\n"[: 2 * len(header.split(",")) - 1] + "\n")
+    covariates = ["--covariates", "x"] if "x" in header else []
+    out = str(tmp_path / "o.csv")
+    assert main(["fit-many", str(path), "--group", "g", "--outcomes", "y", *covariates, "--out", out]) == 2
+    assert "2 columns named" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("dtype", "name"), [(complex, "complex128"), ("U3", "<U3")])
+def test_a_matrix_that_is_not_of_numbers(tmp_path, dtype, name, capsys):
+    path, labels = tmp_path / "y.npy", tmp_path / "labels.txt"
+    np.save(path, np.ones((3, 2), dtype))
+    labels.write_text("a\na\nb\n")
+    assert main(["fit-many", str(path), "--group", str(labels), "--out", str(tmp_path / "o.csv")]) == 2
+    assert f"must hold real numbers, has type {name}" in capsys.readouterr().err
+
+
+def test_an_output_that_is_a_folder(tmp_path, capsys):
+    out = tmp_path / "o.csv"
+    out.mkdir()
+    assert main(["fit-many", "y.csv", "--group", "g", "--outcomes", "y", "--out", str(out)]) == 2
+    assert "is a folder; name a file" in capsys.readouterr().err
