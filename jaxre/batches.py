@@ -24,7 +24,7 @@ from jaxre.moments import Strata, moments_of, stratify
 from jaxre.optimum import anova_optimum, quick_optimum, whole_optimum
 from jaxre.rows import Array, HostRows
 from jaxre.search import KEPT_OPTIMA
-from jaxre.settings import own_settings
+from jaxre.settings import BATCH, own_settings, quick_jit
 from jaxre.shared import Reduced, SharedDesign, estimate_one, predict_one, reduce_block
 from jaxre.status import Status
 
@@ -96,7 +96,7 @@ def _kernel(plan: Plan, prepare: Prepare, one: One, whole: bool) -> Callable[[An
         return parts.transpose(1, 0, 2).reshape(parts.shape[1], width)
 
     if plan.mesh is None:
-        return jax.jit(block)
+        return quick_jit(block, jax.default_backend(), BATCH)
     last = lambda leaf: PartitionSpec(*[None] * (leaf.ndim - 1), AXIS)
 
     def shared_out(constants: Any, data: Any) -> jax.Array:
@@ -104,7 +104,7 @@ def _kernel(plan: Plan, prepare: Prepare, one: One, whole: bool) -> Callable[[An
         run = jax.shard_map(block, mesh=plan.mesh, in_specs=specs, out_specs=PartitionSpec(None, AXIS), check_vma=False)
         return run(constants, data)
 
-    return jax.jit(shared_out)
+    return quick_jit(shared_out, plan.mesh.devices.flat[0].platform, BATCH)
 
 
 def _cast(tree: Any, kind: Any) -> Any:

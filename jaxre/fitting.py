@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import threading
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -25,13 +24,11 @@ from jaxre.optimise import checked
 from jaxre.optimum import anova_optimum, likelihood_optimum, quick_optimum
 from jaxre.rows import HostRows
 from jaxre.search import KEPT_OPTIMA
-from jaxre.settings import own_settings, quick_compile
+from jaxre.settings import SINGLE, own_settings, quick_jit
 from jaxre.status import Status
 
 METHODS = ("reml", "ml", "anova")
 BUCKETS = tuple(4**i for i in range(1, 20))  # strata are padded to these, so that new data seldom compile anew
-QUICK_COMPILE = quick_compile()
-_NEXT_OPTIONS = threading.Lock()
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -239,18 +236,7 @@ def _run(strata: Strata, method: str, optimizer: optax.GradientTransformation | 
 
 
 def _call(packed: np.ndarray, *key: Any, whole: bool) -> list[Any]:
-    options = QUICK_COMPILE[0]
-    try:
-        result = np.asarray(_kernel(*key, whole)(packed))
-    except jax.errors.JaxRuntimeError as error:
-        if "No such compile option" not in str(error) or len(QUICK_COMPILE) == 1:
-            raise
-        with _NEXT_OPTIONS:
-            if options is QUICK_COMPILE[0]:  # else another thread has moved on
-                QUICK_COMPILE.pop(0)
-                _kernel.cache_clear()
-        return _call(packed, *key, whole=whole)
-    return _split(result, _shapes(key[-1]))
+    return _split(np.asarray(_kernel(*key, whole)(packed)), _shapes(key[-1]))
 
 
 @functools.lru_cache(maxsize=64)
@@ -282,8 +268,7 @@ def _kernel(method: str, optimizer: optax.GradientTransformation | None, strata:
         numbers = [settled, *(getattr(estimate, name) for name in _ESTIMATE)]
         return jnp.concatenate([jnp.ravel(number).astype(packed.dtype) for number in numbers])
 
-    on_cpu = jax.default_backend() == "cpu"
-    return jax.jit(run, compiler_options=QUICK_COMPILE[0] if on_cpu else None)
+    return quick_jit(run, jax.default_backend(), SINGLE)
 
 
 @functools.lru_cache(maxsize=64)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -22,10 +23,35 @@ def own_settings() -> Iterator[None]:
         yield
 
 
-def quick_compile() -> list[dict[str, Any]]:
-    """Compiler options that cost a CPU a third of the compile time, the best first; not every XLA knows each."""
-    return [
-        {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 1},
-        {"xla_backend_optimization_level": 1},
-        {},
-    ][jax.__version_info__ >= (0, 12) :]
+Options = list[dict[str, Any]]  # for the compiler, the best first; not every XLA knows each
+SINGLE: Options = [
+    {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 1},  # half of the compile time
+    {"xla_backend_optimization_level": 1},
+    {},
+][jax.__version_info__ >= (0, 12) :]
+# without the fusion emitters a logarithm's last bit depends on the dataset's place in a vector
+BATCH: Options = [{"xla_backend_optimization_level": 1}, {}]
+_LOCK = threading.Lock()
+
+
+def quick_jit(function: Callable[..., Any], platform: str, options: Options) -> Callable[..., Any]:
+    """`jax.jit` of a function for a platform; on the CPU with the first options that the compiler knows."""
+    if platform != "cpu":
+        return jax.jit(function)
+    compiled: dict[int, Any] = {}
+
+    def call(*arguments: Any) -> Any:
+        known = len(options)
+        if known not in compiled:
+            compiled[known] = jax.jit(function, compiler_options=options[0])
+        try:
+            return compiled[known](*arguments)
+        except jax.errors.JaxRuntimeError as error:
+            if "No such compile option" not in str(error) or known == 1:
+                raise
+        with _LOCK:
+            if len(options) == known:  # else another thread has moved on
+                options.pop(0)
+        return call(*arguments)
+
+    return call
