@@ -21,7 +21,7 @@ from jaxre.likelihood import (
     restricted_log_likelihood,
 )
 from jaxre.many import fit_many
-from jaxre.moments import GroupMoments, Strata, group_moments, stratify
+from jaxre.moments import GroupMoments, Strata, group_moments, stack, stratify
 from jaxre.optimise import Path, alternating, newton
 from jaxre.status import Status
 
@@ -59,5 +59,6 @@ __all__ = [
     "reml",
     "restricted_log_likelihood",
     "share",
+    "stack",
     "stratify",
 ]

@@ -20,7 +20,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxre.classes import Classes, classes_of_block, estimate_classes
 from jaxre.estimate import Estimate, in_user_units
-from jaxre.moments import Strata, moments_of, stratify
+from jaxre.moments import Strata, moments_of, padded, stacked, stratify
 from jaxre.optimum import anova_optimum, quick_optimum, whole_optimum
 from jaxre.rows import Array, HostRows
 from jaxre.search import KEPT_OPTIMA
@@ -265,9 +265,9 @@ def fit_strata(plan: Plan, datasets: Sequence[Dataset], p: int) -> np.ndarray:
     """Packed numbers of (values, codes, covariates), complete rows, one after the other through the host's moments."""
     made = [_strata(*data, p=p) for data in datasets]
     most = max(len(strata.sizes) for strata in made)
-    padded = 4 ** math.ceil(math.log(max(most, 4), 4))
-    stacked = jax.tree.map(lambda *leaves: np.stack(leaves, axis=-1), *(_padded(strata, padded) for strata in made))
-    return run(plan, np.zeros(()), stacked, _prepare_strata, _one_of_strata)
+    size = 4 ** math.ceil(math.log(max(most, 4), 4))
+    batch = stacked([padded(strata, size) for strata in made], axis=-1)
+    return run(plan, np.zeros(()), batch, _prepare_strata, _one_of_strata)
 
 
 def _strata(y: np.ndarray, codes: np.ndarray, x: np.ndarray | None, *, p: int) -> Strata:
@@ -286,10 +286,3 @@ def _stand_in(p: int) -> Dataset:
     rng = np.random.default_rng(0)
     n = 4 * p + 4
     return rng.normal(size=n), np.arange(n) // 2, rng.normal(size=(n, p - 1)) if p > 1 else None
-
-
-def _padded(strata: Strata, size: int) -> Strata:
-    missing = size - len(strata.sizes)
-    pad = lambda leaf: np.pad(leaf, [(0, missing)] + [(0, 0)] * (leaf.ndim - 1))
-    sizes, counts, means, scatter = (pad(getattr(strata, name)) for name in ("sizes", "counts", "means", "scatter"))
-    return dataclasses.replace(strata, sizes=sizes, counts=counts, means=means, scatter=scatter)

@@ -235,3 +235,44 @@ def test_labels_that_cannot_be_groups_are_refused():
 def test_no_columns_of_covariates_is_the_intercept_alone():
     a, b = TRACED(Y, LABELS, np.zeros((ROWS, 0)), num_groups=4), TRACED(Y, LABELS, None, num_groups=4)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-15), a, b)
+
+
+def drawn(groups, p=1):
+    """Moments of a dataset in groups of 1 to `groups` rows."""
+    y, labels, x = designs.simulate(groups, np.arange(1, groups + 1), p=p)
+    return designs.moments(y, labels, x)
+
+
+@pytest.mark.parametrize("kind", ["groups", "strata"])
+@pytest.mark.parametrize("p", [1, 3])
+def test_a_stack_of_different_numbers_of_strata_is_one_at_a_time(kind, p):
+    datasets = [drawn(groups, p) for groups in (5, 8, 6)]
+    if kind == "strata":
+        datasets = [jaxre.stratify(one) for one in datasets]
+    batch = jaxre.stack(datasets)
+    assert batch.sizes.shape == (3, 8)
+    found = jax.jit(jax.vmap(jaxre.reml))(batch)
+    for i, one in enumerate(datasets):
+        expected = REML(one)
+        for name in NUMBERS:
+            size = abs(getattr(expected, name)).max()
+            np.testing.assert_allclose(getattr(found, name)[i], getattr(expected, name), rtol=1e-12, atol=1e-12 * size)
+        assert found.certified[i] == expected.certified
+
+
+def test_a_stack_of_one_is_the_dataset_and_traced_moments_stack():
+    one = jaxre.stratify(drawn(5))
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[0], b), jaxre.stack([one]), one)
+    traced = jax.jit(lambda y: jaxre.stack([jaxre.group_moments(y, LABELS), jaxre.group_moments(2 * y, LABELS)]))(Y)
+    host = jaxre.stack([jaxre.group_moments(Y, LABELS), jaxre.group_moments(2 * Y, LABELS)])
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-14, atol=1e-14), traced, host)
+    assert isinstance(host.means, np.ndarray)
+
+
+def test_what_cannot_be_stacked_is_refused():
+    with pytest.raises(ValueError, match="at least one dataset"):
+        jaxre.stack([])
+    with pytest.raises(ValueError, match="p = 1 and 3"):
+        jaxre.stack([drawn(5), drawn(5, p=3)])
+    with pytest.raises(TypeError, match="GroupMoments and Strata"):
+        jaxre.stack([drawn(5), jaxre.stratify(drawn(5))])
