@@ -1,10 +1,11 @@
 """Many datasets: fits a second on one core, from NumPy values to NumPy estimates, beside other tools.
 
-    python benchmarks/many.py [--quick] [--out FILE]
+    python benchmarks/many.py [--quick] [--peers PYTHON] [--cases WORD ...] [--out FILE]
 
-One design of 200 observations in 40 unequal groups, REML, p = 1 and p = 6; the same with 5 % of the values missing; and
-datasets of about 100 rows with designs of their own, in one long table. Each is set beside the time that NumPy
-needs to read the values once. lme4 refits by Rscript where it is there. Results go to FILE as JSON.
+One design of 200 observations in 40 unequal groups, REML, p = 1 and p = 6; the same with 5 % of the values missing;
+datasets of about 100 rows with designs of their own, in one long table; and from moments, of 5 sizes and balanced.
+Values are set beside the time that NumPy needs to read them once, and the shared designs beside other tools in
+processes of their own. Then the memory of a memory-mapped input, and one and two devices. Results go to FILE as JSON.
 """
 
 from __future__ import annotations
@@ -13,36 +14,40 @@ import argparse
 import json
 import os
 import platform
-import shutil
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
+QUICK = "--quick" in sys.argv[1:]
 os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-for library in ("OMP", "OPENBLAS", "MKL"):
+if QUICK:  # most of its time is compilation
+    os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ['XLA_FLAGS']}"
+for library in ("OMP", "OPENBLAS", "MKL", "RAYON"):
     os.environ[f"{library}_NUM_THREADS"] = "1"
+os.environ["POLARS_MAX_THREADS"] = "1"
+CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
 if hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 sys.path.insert(0, str(HERE.parent))
 
+import from_moments  # noqa: E402
+import jax  # noqa: E402
 import numpy as np  # noqa: E402
+import processes  # noqa: E402
+import refits  # noqa: E402
+from from_moments import QUANTITIES  # noqa: E402
 
 import jaxre  # noqa: E402
 
-QUANTITIES = ("status", "between", "within", "icc", "beta", "beta_se", "log_likelihood", "certified")
-REPEATS = 5
-LME4 = """
-suppressMessages(library(lme4))
-d <- read.csv(commandArgs(TRUE)[1]); k <- ncol(d) - 1
-m <- lmer(d[[2]] ~ 1 + (1 | d$g)); s <- proc.time()[3]
-out <- sapply(2:ncol(d), function(i) as.data.frame(VarCorr(refit(m, d[[i]])))$vcov)
-cat(proc.time()[3] - s, "\\n"); write.csv(t(out), commandArgs(TRUE)[2], row.names = FALSE)
-"""
+REPEATS = 2 if QUICK else 5
+COUNT = 512 if QUICK else 65_536
+PEER_SECONDS = 0.5 if QUICK else 10.0
 
 
 def sizes_of_40() -> np.ndarray:
@@ -50,7 +55,7 @@ def sizes_of_40() -> np.ndarray:
     return np.random.default_rng(1).multinomial(120, np.ones(40) / 40) + 2
 
 
-def timed(call: object, count: int) -> dict:
+def timed(call: Callable[[], Any], count: int) -> dict[str, Any]:
     """Fits a second: the median of REPEATS after a first call that compiles."""
     start = time.perf_counter()
     fits = call()
@@ -59,13 +64,13 @@ def timed(call: object, count: int) -> dict:
         start = time.perf_counter()
         call()
         seconds.append(time.perf_counter() - start)
-    estimated = fits.status < jaxre.Status.UNBOUNDED
+    estimated = np.asarray(fits.status) < jaxre.Status.UNBOUNDED
     return {
         "datasets": count,
         "fits_per_second": count / statistics.median(seconds),
         "seconds": seconds,
         "first_call_seconds": first,
-        "certified_share": float(fits.certified[estimated].mean()),
+        "certified_share": float(np.asarray(fits.certified)[estimated].mean()),
         "estimated_share": float(estimated.mean()),
     }
 
@@ -89,46 +94,40 @@ def worst_error(values: np.ndarray, groups: np.ndarray, x: np.ndarray | None, be
     return worst
 
 
-def matrix(p: int, count: int, missing: float) -> dict:
-    """Cases 1 and 2."""
-    rng, sizes = np.random.default_rng(2), sizes_of_40()
+def matrix(
+    p: int, peers: str, tools: tuple[str, ...] = (), missing: float = 0.0, balanced: bool = False
+) -> dict[str, Any]:
+    """One design, values complete or not, beside the tools."""
+    rng, sizes = np.random.default_rng(2), np.full(40, 5) if balanced else sizes_of_40()
     groups = np.repeat(np.arange(40), sizes)
     x = None if p == 1 else rng.normal(size=(200, p - 1))
-    values = rng.normal(size=(200, count)) + 0.7 * rng.normal(size=(40, count))[groups]
+    values = drawn(rng, groups, COUNT)
     if missing:
         values[rng.random(values.shape) < missing] = np.nan
     call = lambda: jaxre.fit_many(values, groups, x, quantities=QUANTITIES, progress=False)
-    result = timed(call, count)
+    result, fits = timed(call, COUNT), call()
     result["seconds_to_read_once"] = reading(values)
-    result["worst_error_against_fit"] = worst_error(values, groups, x, call().between[:20])
-    if p == 1 and not missing and shutil.which("Rscript"):
-        result["lme4_refit"] = lme4(values[:, :200], groups, call().between)
+    result["worst_error_against_fit"] = worst_error(values, groups, x, fits.between[:20])
+    if tools:
+        result["peers"] = refits.beside(tools, values, groups, x, fits, peers, PEER_SECONDS)
     return result
 
 
-def lme4(values: np.ndarray, groups: np.ndarray, between: np.ndarray) -> dict:
-    """lme4's refit of the first columns, in the same run."""
-    with tempfile.TemporaryDirectory() as folder:
-        data, out = Path(folder) / "data.csv", Path(folder) / "out.csv"
-        names = ",".join(["g", *(f"y{i}" for i in range(values.shape[1]))])
-        table = np.column_stack([groups, values])
-        np.savetxt(data, table, delimiter=",", header=names, comments="", fmt="%.17g")
-        command = ["Rscript", "-e", LME4, str(data), str(out)]
-        run = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-        if run.returncode:
-            return {"unavailable": run.stderr.strip().splitlines()[-1]}
-        found = np.loadtxt(out, delimiter=",", skiprows=1)
-    error = abs(found[:, 0] - between[: len(found)]) / (between[: len(found)] + found[:, 1])
-    return {
-        "datasets": len(found),
-        "fits_per_second": len(found) / float(run.stdout.split()[-1]),
-        "median_difference": float(np.median(error)),
-        "worst_difference": float(error.max()),
-    }
+def drawn(rng: np.random.Generator, groups: np.ndarray, count: int) -> np.ndarray:
+    """Values (n, count) with within 1 and between 1/2."""
+    return rng.normal(size=(len(groups), count)) + 0.7 * rng.normal(size=(40, count))[groups]
 
 
-def long_table(count: int) -> dict:
-    """Case 4."""
+def moments(sizes: tuple[int, ...], each: int) -> dict[str, Any]:
+    """From stacked moments to estimates on the device, with `each` groups of every size."""
+    with jax.enable_x64(True):
+        strata = jax.tree.map(jax.numpy.asarray, from_moments.draw(COUNT, sizes, each))
+        fit = from_moments.fitter()
+        return timed(lambda: SimpleNamespace(**jax.block_until_ready(fit(strata))), COUNT)
+
+
+def long_table(count: int) -> dict[str, Any]:
+    """Designs of their own."""
     rng = np.random.default_rng(3)
     groups = [np.repeat(np.arange(j), rng.integers(2, 13, size=j)) for j in rng.integers(8, 21, size=200)]
     chosen = rng.integers(0, len(groups), size=count)
@@ -144,28 +143,51 @@ def long_table(count: int) -> dict:
     return result
 
 
+def machine() -> dict[str, Any]:
+    return {"python": platform.python_version(), "jax": version("jax"), "cores": 1, "machine": platform.machine()}
+
+
 def main() -> None:
-    """Run every case and write the results."""
+    """Run the cases and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a few datasets, to see that it runs")
-    parser.add_argument("--out", default=str(HERE / "results" / "many.json"))
-    arguments = parser.parse_args()
-    count = 512 if arguments.quick else 65_536
-    results = {
-        "shared design, p = 1": matrix(1, count, 0.0),
-        "shared design, p = 6": matrix(6, count, 0.0),
-        "5 % missing, p = 1": matrix(1, count, 0.05),
-        "designs of their own, long table, p = 1": long_table(count // 4),
-    }
-    machine = {"python": platform.python_version(), "jax": version("jax"), "cores": 1, "machine": platform.machine()}
-    Path(arguments.out).parent.mkdir(parents=True, exist_ok=True)
-    Path(arguments.out).write_text(
-        json.dumps({"quick": arguments.quick, "machine": machine, "results": results}, indent=2) + "\n"
+    parser.add_argument(
+        "--quick", action="store_true", help="a few datasets, to see that it runs; not written unless --out is given"
     )
-    for name, result in results.items():
-        peer = result.get("lme4_refit", {}).get("fits_per_second")
-        beside = "" if peer is None else f"; lme4 refit {peer:,.0f}"
-        print(f"{name}: {result['fits_per_second']:,.0f} a second, {result['certified_share']:.2%} certified{beside}")
+    parser.add_argument("--peers", default=sys.executable, help="the Python in which the other packages are installed")
+    parser.add_argument("--cases", nargs="*", default=[""], help="words; cases that have one of them in their name")
+    parser.add_argument("--out", type=Path, help="where the JSON goes")
+    arguments = parser.parse_args()
+    peers, groups = arguments.peers, np.repeat(np.arange(40), sizes_of_40())
+    cases = {
+        "shared design, p = 1": lambda: matrix(1, peers, refits.TOOLS),
+        "shared design, p = 6": lambda: matrix(6, peers, refits.TOOLS),
+        "balanced design, p = 1": lambda: matrix(1, peers, refits.ICC_TOOLS, balanced=True),
+        "5 % missing, p = 1": lambda: matrix(1, peers, missing=0.05),
+        "designs of their own, long table, p = 1": lambda: long_table(COUNT // 4),
+        "from moments, 5 sizes, p = 1": lambda: moments((2, 3, 5, 8, 13), 8),
+        "from moments, balanced, p = 1": lambda: moments((5,), 40),
+    }
+    beside = {
+        "memory": lambda: processes.memory(groups, 256 if QUICK else 10_240),
+        "devices": lambda: processes.devices(drawn(np.random.default_rng(2), groups, COUNT), groups, CORES, REPEATS),
+    }
+    chosen = lambda name: any(word in name for word in arguments.cases)
+    report: dict[str, Any] = {"quick": QUICK, "machine": machine(), "results": {}}
+    for name, case in cases.items():
+        if chosen(name):
+            report["results"][name] = result = case()
+            rate, share = result["fits_per_second"], result["certified_share"]
+            print(f"{name}: {rate:,.0f} a second, {share:.2%} certified", flush=True)
+            for tool, found in result.get("peers", {}).items():
+                print(f"  {tool}: {found}", flush=True)
+    for name, case in beside.items():
+        if chosen(name):
+            report[name] = case()
+            print(f"{name}: {report[name]}", flush=True)
+    out = arguments.out or (None if QUICK else HERE / "results" / "many.json")
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

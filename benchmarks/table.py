@@ -48,26 +48,62 @@ def markdown(report: dict[str, Any]) -> str:
 
 
 def many_markdown(report: dict[str, Any]) -> str:
-    """Fits a second of many datasets."""
-    machine, body = report["machine"], []
-    for name, result in report["results"].items():
-        peer = result.get("lme4_refit", {})
+    """Fits a second of many datasets, the other tools beside them, memory and devices."""
+    machine, results, body = report["machine"], report["results"], []
+    for name, result in results.items():
+        once = result.get("seconds_to_read_once")
         body.append(
             [
                 name,
                 f"{result['fits_per_second']:,.0f}",
                 f"{result['certified_share']:.2%}",
-                f"{statistics.median(result['seconds']) / result['seconds_to_read_once']:,.0f}",
-                f"{peer['fits_per_second']:,.0f}" if "fits_per_second" in peer else "",
+                "" if once is None else f"{statistics.median(result['seconds']) / once:,.0f}",
             ]
         )
-    head = ["datasets, REML", "fits a second", "certified", "times reading once", "lme4 `refit`"]
-    caption = (
+    parts = [
         f"Fits a second on one core, in double precision, from NumPy values to NumPy estimates (components, ICC, "
         f"coefficients, standard errors, criterion, status, certificate); the shared design has 200 observations in 40 "
-        f"unequal groups, designs of their own about 100. {machine['machine']}, jax {machine['jax']}."
+        f"unequal groups, designs of their own about 100. {machine['machine']}, jax {machine['jax']}.",
+        rows(["datasets, REML", "fits a second", "certified", "times reading once"], body),
+    ]
+    beside = {name: result["peers"] for name, result in results.items() if "peers" in result}
+    if beside:
+        tools = list(dict.fromkeys(tool for peers in beside.values() for tool in peers))
+        own = ["jaxre", *(f"{results[name]['fits_per_second']:,.0f}" for name in beside)]
+        others = [[tool, *(peer_cell(peers.get(tool)) for peers in beside.values())] for tool in tools]
+        parts += [
+            "Other tools on the same data in the same run: fits a second, and in brackets how far their `between` lies "
+            "from that of jaxre in units of between + within, median and worst (ICC tools: the ICC).",
+            rows(["fits a second", *beside], [own, *others]),
+        ]
+    parts += [line for line in (memory_line(report.get("memory", {})), devices_line(report.get("devices", {}))) if line]
+    return "\n\n".join(parts)
+
+
+def peer_cell(found: dict[str, Any] | None) -> str:
+    """`101 (2e-9, 1e-7)`, or why there is nothing."""
+    if found is None:
+        return ""
+    if "unavailable" in found:
+        return "too slow" if found["unavailable"].startswith("longer than") else "failed"
+    off = f"{found['median_difference']:.0e}, {found['worst_difference']:.0e}".replace("e-0", "e-")
+    return f"{found['fits_per_second']:,.0f} ({off})"
+
+
+def memory_line(found: dict[str, Any]) -> str:
+    if "peak_anonymous_megabytes" not in found:
+        return ""
+    grown = found["peak_anonymous_megabytes"] - found["anonymous_megabytes_before"]
+    return (
+        f"A memory-mapped input of {found['input_megabytes']:,.0f} MB, 100 chunks, takes {grown:,.0f} MB more at most "
+        f"than the process held before, {found['result_megabytes']:,.0f} MB of it the result."
     )
-    return f"{caption}\n\n{rows(head, body)}"
+
+
+def devices_line(found: dict[str, Any]) -> str:
+    if "speedup" not in found:
+        return ""
+    return f"Two CPU devices on {found['cores']} cores are {found['speedup']:.2f} times as fast as one."
 
 
 def described(case: dict[str, Any]) -> str:
