@@ -154,7 +154,9 @@ def main() -> None:
         "--quick", action="store_true", help="a few datasets, to see that it runs; not written unless --out is given"
     )
     parser.add_argument("--peers", default=sys.executable, help="the Python in which the other packages are installed")
-    parser.add_argument("--cases", nargs="*", default=[""], help="words; cases that have one of them in their name")
+    parser.add_argument(
+        "--cases", nargs="*", help="words, to run only cases with one of them in their name; not written either"
+    )
     parser.add_argument("--out", type=Path, help="where the JSON goes")
     arguments = parser.parse_args()
     peers, groups = arguments.peers, np.repeat(np.arange(40), sizes_of_40())
@@ -171,7 +173,7 @@ def main() -> None:
         "memory": lambda: processes.memory(groups, 256 if QUICK else 10_240),
         "devices": lambda: processes.devices(drawn(np.random.default_rng(2), groups, COUNT), groups, CORES, REPEATS),
     }
-    chosen = lambda name: any(word in name for word in arguments.cases)
+    chosen = lambda name: arguments.cases is None or any(word in name for word in arguments.cases)
     report: dict[str, Any] = {"quick": QUICK, "machine": machine(), "results": {}}
     for name, case in cases.items():
         if chosen(name):
@@ -184,7 +186,7 @@ def main() -> None:
         if chosen(name):
             report[name] = case()
             print(f"{name}: {report[name]}", flush=True)
-    out = arguments.out or (None if QUICK else HERE / "results" / "many.json")
+    out = arguments.out or (None if QUICK or arguments.cases else HERE / "results" / "many.json")
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

@@ -106,11 +106,11 @@ def devices(values: np.ndarray, groups: np.ndarray, cores: list[int], repeats: i
         files = [str(Path(folder) / name) for name in ("values.npy", "groups.npy")]
         np.save(files[0], values)
         np.save(files[1], groups)
-        for count in (1, 2):
+        for count, name in enumerate(("one device", "two devices"), start=1):
             flags = f"--xla_force_host_platform_device_count={count} {os.environ.get('XLA_FLAGS', '')}"
             place = {"XLA_FLAGS": flags.strip(), "JAX_PLATFORMS": "cpu"}
-            results[f"{count} devices"] = child(DEVICES, [*files, str(repeats)], place, set(cores[-count:]))
-    one, two = (results[f"{count} devices"].get("fits_per_second") for count in (1, 2))
+            results[name] = child(DEVICES, [*files, str(repeats)], place, set(cores[-count:]))
+    one, two = (results[name].get("fits_per_second") for name in ("one device", "two devices"))
     if one and two:
         results["speedup"] = two / one
     return results

@@ -63,7 +63,8 @@ def many_markdown(report: dict[str, Any]) -> str:
     parts = [
         f"Fits a second on one core, in double precision, from NumPy values to NumPy estimates (components, ICC, "
         f"coefficients, standard errors, criterion, status, certificate); the shared design has 200 observations in 40 "
-        f"unequal groups, designs of their own about 100. {machine['machine']}, jax {machine['jax']}.",
+        f"unequal groups, designs of their own about 100; from moments is `jit(vmap(reml))` over "
+        f"stacked `Strata`. {machine['machine']}, jax {machine['jax']}.",
         rows(["datasets, REML", "fits a second", "certified", "times reading once"], body),
     ]
     beside = {name: result["peers"] for name, result in results.items() if "peers" in result}
