@@ -47,5 +47,8 @@ def picked(estimate: jaxre.Estimate) -> dict[str, jax.Array]:
 
 
 def fitter() -> Callable[[jaxre.Strata], dict[str, jax.Array]]:
-    """jit(vmap(reml)) over stacked strata."""
-    return jax.jit(jax.vmap(lambda strata: picked(jaxre.reml(strata))))
+    """reml over stacked strata, vmapped over lanes whose numbers stay in a CPU's cache."""
+    fit = lambda strata: picked(jaxre.reml(strata))
+    if jax.default_backend() != "cpu":
+        return jax.jit(jax.vmap(fit))
+    return jax.jit(lambda stacked: jax.lax.map(fit, stacked, batch_size=256))

@@ -108,9 +108,26 @@ def matrix(
     result, fits = timed(call, COUNT), call()
     result["seconds_to_read_once"] = reading(values)
     result["worst_error_against_fit"] = worst_error(values, groups, x, fits.between[:20])
+    if not missing:
+        result["single_precision"] = single_precision(values, groups, x, fits)
     if tools:
         result["peers"] = refits.beside(tools, values, groups, x, fits, peers, PEER_SECONDS)
     return result
+
+
+def single_precision(values: np.ndarray, groups: np.ndarray, x: np.ndarray | None, fits: jaxre.FitMany) -> dict:
+    """How far `precision="single"` is from double, in units of between + within and of log-likelihood."""
+    call = lambda: jaxre.fit_many(values, groups, x, quantities=QUANTITIES, progress=False, precision="single")
+    result, single = timed(call, COUNT), call()
+    off = abs(single.between - fits.between) / (fits.between + fits.within)
+    return {
+        "fits_per_second": result["fits_per_second"],
+        "certified_share": result["certified_share"],
+        "median_difference": float(np.median(off)),
+        "worst_difference": float(off.max()),
+        "worst_log_likelihood": float(abs(single.log_likelihood - fits.log_likelihood).max()),
+        "status_changed": int((single.status != fits.status).sum()),
+    }
 
 
 def drawn(rng: np.random.Generator, groups: np.ndarray, count: int) -> np.ndarray:

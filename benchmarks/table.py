@@ -63,7 +63,7 @@ def many_markdown(report: dict[str, Any]) -> str:
     parts = [
         f"Fits a second on one core, in double precision, from NumPy values to NumPy estimates (components, ICC, "
         f"coefficients, standard errors, criterion, status, certificate); the shared design has 200 observations in 40 "
-        f"unequal groups, designs of their own about 100; from moments is `jit(vmap(reml))` over "
+        f"unequal groups, designs of their own about 100; from moments is `reml`, vmapped and compiled, over "
         f"stacked `Strata`. {machine['machine']}, jax {machine['jax']}.",
         rows(["datasets, REML", "fits a second", "certified", "times reading once"], body),
     ]
@@ -77,7 +77,8 @@ def many_markdown(report: dict[str, Any]) -> str:
             "from that of jaxre in units of between + within, median and worst (ICC tools: the ICC).",
             rows(["fits a second", *beside], [own, *others]),
         ]
-    parts += [line for line in (memory_line(report.get("memory", {})), devices_line(report.get("devices", {}))) if line]
+    memory, devices = report.get("memory", {}), report.get("devices", {})
+    parts += [line for line in (single_line(results), memory_line(memory), devices_line(devices)) if line]
     return "\n\n".join(parts)
 
 
@@ -89,6 +90,21 @@ def peer_cell(found: dict[str, Any] | None) -> str:
         return "too slow" if found["unavailable"].startswith("longer than") else "failed"
     off = f"{found['median_difference']:.0e}, {found['worst_difference']:.0e}".replace("e-0", "e-")
     return f"{found['fits_per_second']:,.0f} ({off})"
+
+
+def single_line(results: dict[str, Any]) -> str:
+    found = {name: result["single_precision"] for name, result in results.items() if "single_precision" in result}
+    if not found:
+        return ""
+    size = lambda number: f"{number:.0e}".replace("e-0", "e-")
+    off = [
+        f"{name}: {size(one['median_difference'])} and {size(one['worst_difference'])}, {one['certified_share']:.1%}"
+        for name, one in found.items()
+    ]
+    return (
+        '`precision="single"` against double, `between` in units of between + within, median and worst, and the share '
+        f"certified: {'; '.join(off)}. Double against `fit` one at a time: 1e-12 at most, tested."
+    )
 
 
 def memory_line(found: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from jaxre.records import record
 from jaxre.rows import Array
 
 KEPT_OPTIMA = WIDTH + 1
+GATHERED = 32  # of a batch, that are searched as a whole at once
 
 T = TypeVar("T")
 
@@ -112,7 +113,7 @@ def whole_search(curve: Curve, optimizer: optax.GradientTransformation | None = 
 
 
 def search(curve_of: Callable[[T], Curve], data: T, optimizer: optax.GradientTransformation | None = None) -> Search:
-    """The quick search where it settles the matter, else the whole one; in a batch, that one where any needs it."""
+    """The quick search where it settles the matter, else the whole one; in a batch, that one for those that need it."""
 
     def quick(data: T) -> Search:
         return quick_search(curve_of(data), optimizer)
@@ -120,25 +121,26 @@ def search(curve_of: Callable[[T], Curve], data: T, optimizer: optax.GradientTra
     def whole(data: T) -> Search:
         return whole_search(curve_of(data), optimizer)
 
-    def choose(first: Search, data: T) -> Search:
-        return jax.lax.cond(first.settled, lambda first, _: first, lambda _, data: whole(data), first, data)
-
     @jax.custom_batching.custom_vmap
     def run(data: T) -> Search:
-        return choose(quick(data), data)
+        first = quick(data)
+        return jax.lax.cond(first.settled, lambda first, _: first, lambda _, data: whole(data), first, data)
 
     @run.def_vmap
     def batched(size: int, mapped: list[T], data: T) -> tuple[Search, Search]:
         axes = jax.tree.map(lambda one: 0 if one else None, mapped[0])
         first = jax.vmap(quick, (axes,), axis_size=size)(data)
+        width = min(size, GATHERED)
 
-        def mixed(first: Search, data: T) -> Search:
-            later = jax.vmap(whole, (axes,), axis_size=size)(data)
-            return jax.tree.map(
-                lambda a, b: jnp.where(jnp.reshape(first.settled, (-1,) + (1,) * (a.ndim - 1)), a, b), first, later
-            )
+        def next_ones(state: tuple[Search, Array]) -> tuple[Search, Array]:
+            found, left = state
+            place = jnp.nonzero(left, size=width, fill_value=size)[0]
+            some = jax.tree.map(lambda leaf, one: leaf.at[place].get(mode="clip") if one else leaf, data, mapped[0])
+            later = jax.vmap(whole, (axes,), axis_size=width)(some)
+            found = jax.tree.map(lambda old, new: old.at[place].set(new, mode="drop"), found, later)
+            return found, left.at[place].set(False, mode="drop")
 
-        found = jax.lax.cond(first.settled.all(), lambda first, _: first, mixed, first, data)
+        found, _ = jax.lax.while_loop(lambda state: state[1].any(), next_ones, (first, ~first.settled))
         return found, jax.tree.map(lambda _: True, found)
 
     return run(data)
