@@ -34,7 +34,7 @@ class Frame:
 
 
 def rotation_of(
-    rows: Rows, scale: Array, pilot: Array, means: Array, cross: Array, deviations: Array, sizes: Array, rounding: Array
+    rows: Rows, scale: Array, anchors: Array, cross: Array, deviations: Array, sizes: Array, rounding: Array
 ) -> tuple[Array, Array]:
     """Rotation to orthogonal covariates of mean square 1 whose products within groups are diagonal too; and whether a
     covariate is, to the precision of the input, a combination of the others.
@@ -51,7 +51,7 @@ def rotation_of(
     values = xp.sqrt(xp.maximum(squares, 0))
     within = None
     if xp is not np or values.min() < 1e-4:  # the products have lost the digits that the rows still have
-        within = rows.triangle(scale, pilot, means)
+        within = rows.triangle(scale, anchors)
         between = xp.sqrt(sizes)[:, None] * x_means.T
         _, values, transposed = xp.linalg.svd(xp.concatenate([within, between]) / length, full_matrices=False)
         vectors = transposed.T

@@ -160,12 +160,13 @@ def moments_of(rows: Rows) -> GroupMoments:
     size_or_one = xp.where(sizes > 0, sizes, 1)
 
     pilot = rows.first * scale
-    means = rows.sums(scale, pilot) / size_or_one
-    sums, cross = rows.residual_products(scale, pilot, means, None)
+    anchors = pilot[:, None] + rows.sums(scale) / size_or_one
+    sums, cross = rows.residual_products(scale, anchors, None)
     correction = sums / size_or_one
     cross = cross - (correction * sizes) @ correction.T
-    rough_centre = (means @ sizes) / n
-    deviations = (means - rough_centre[:, None]) + correction
+    from_pilot = anchors - pilot[:, None]
+    rough_centre = (from_pilot @ sizes) / n
+    deviations = (from_pilot - rough_centre[:, None]) + correction
     drift = (deviations @ sizes) / n
     deviations = deviations - drift[:, None]
     centre = pilot + (rough_centre + drift)
@@ -177,10 +178,10 @@ def moments_of(rows: Rows) -> GroupMoments:
         within_rank, deficient, residual = xp.zeros((), dtype), False, cross[0, 0]
         noise = rounding_floor(n, rounding[0], False)
     else:
-        rotation, deficient = rotation_of(rows, scale, pilot, means, cross, deviations, sizes, rounding)
+        rotation, deficient = rotation_of(rows, scale, anchors, cross, deviations, sizes, rounding)
         slopes = first_slopes(rotation, cross, deviations, sizes, xp)
         frame = frame_of(xp, scale, centre, rotation, slopes)
-        cross, deviations = _turn(rows, scale, pilot, means, cross, deviations, correction, sizes, rotation, slopes)
+        cross, deviations = _turn(rows, scale, anchors, cross, deviations, correction, sizes, rotation, slopes)
         varies = xp.diag(cross)[:-1] > n * (4 * abs(rotation).T @ rounding[:-1]) ** 2
         keep = xp.append(varies, xp.ones(1, bool))
         cross = xp.where(keep[:, None] & keep[None, :], cross, 0)
@@ -225,8 +226,7 @@ def _status(reasons: dict[Status, Array], xp: Any) -> Array:
 def _turn(
     rows: Rows,
     scale: Array,
-    pilot: Array,
-    means: Array,
+    anchors: Array,
     cross: Array,
     deviations: Array,
     correction: Array,
@@ -242,7 +242,7 @@ def _turn(
     cancelled = abs(turn).T @ abs(cross) @ abs(turn)
     exact_enough = xp is np and n > MANY and (xp.diag(cancelled) < 100 * xp.diag(turned)).all()
     if not exact_enough:  # else turning the products loses two digits at most to cancellation
-        _, turned = rows.residual_products(scale, pilot, means, turn)
+        _, turned = rows.residual_products(scale, anchors, turn)
         drift = correction.T @ turn
         turned = turned - (drift.T * sizes) @ drift
     return turned, turn.T @ deviations

@@ -3,8 +3,9 @@
 Everything that is O(n) happens here, in at most three passes, and everything else works on what they return. The two
 classes agree to rounding; `TracedRows` is the plain twin that the blocked `HostRows` is tested against.
 
-W is the row (x_1, ..., x_(p-1), y), q = p columns, each multiplied by an exact power of two (`scale`), less a `pilot`
-near all of them: whatever is added to the data, nothing is rounded at more than their spread.
+W is the row (x_1, ..., x_(p-1), y), q = p columns, each multiplied by an exact power of two (`scale`). Sums are of W less
+a pilot near every row, and products of W less its group's anchor, the mean rounded to a number like the data: whatever is
+added to the data, a sum is rounded at their spread and a residual at the spread within its group.
 """
 
 from __future__ import annotations
@@ -31,22 +32,20 @@ class Rows(Protocol):
     sizes: Any
     """(groups,) rows in each group."""
     first: Any
-    """(q,) a row to centre on: the first, or a median of many."""
+    """(q,) the pilot, before scaling: the first row, or a median of many."""
     extremes: Any
     """(q,), (q,) smallest and largest value of each column."""
 
-    def sums(self, scale: Array, pilot: Array) -> Array:
-        """(q, groups) sums of W over each group."""
+    def sums(self, scale: Array) -> Array:
+        """(q, groups) sums of W less the pilot over each group."""
 
-    def residual_products(
-        self, scale: Array, pilot: Array, means: Array, rotation: Array | None
-    ) -> tuple[Array, Array]:
-        """(q, groups) sums and (q, q) cross products of R = (W - means of the group), or of R' rotation.
+    def residual_products(self, scale: Array, anchors: Array, rotation: Array | None) -> tuple[Array, Array]:
+        """(q, groups) sums and (q, q) cross products of R = (W - anchor of the group), or of R' rotation.
 
         The sums, 0 but for rounding, correct the means; they may be left at 0 where that is negligible.
         """
 
-    def triangle(self, scale: Array, pilot: Array, means: Array) -> Array:
+    def triangle(self, scale: Array, anchors: Array) -> Array:
         """Triangular factor of the covariates' columns of R, at most (q-1, q-1)."""
 
 
@@ -77,10 +76,10 @@ class HostRows:
             self.first = middle if covariates is None else np.append(np.median(covariates[:4095], axis=0), middle)
         self.block = max(1 << 15, len(sizes) // 2)
 
-    def _blocks(self, scale: np.ndarray, pilot: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _blocks(self, scale: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         rows = len(self.values)
         if self.covariates is None and rows <= self.block:
-            yield (self.values * scale - pilot)[None], self.codes
+            yield (self.values * scale)[None], self.codes
             return
         buffer = np.empty((self.columns, min(rows, self.block)))
         for start in range(0, rows, self.block):
@@ -89,49 +88,48 @@ class HostRows:
             if self.covariates is not None:
                 np.multiply(self.covariates[part].T, scale[:-1, None], out=block[:-1])
             np.multiply(self.values[part], scale[-1], out=block[-1])
-            block -= pilot[:, None]
             yield block, self.codes[part]
 
-    def sums(self, scale: np.ndarray, pilot: np.ndarray) -> np.ndarray:
-        total = np.zeros((self.columns, len(self.sizes)))
-        for block, codes in self._blocks(scale, pilot):
+    def sums(self, scale: np.ndarray) -> np.ndarray:
+        total, pilot = np.zeros((self.columns, len(self.sizes))), self.first * scale
+        for block, codes in self._blocks(scale):  # ours to write on
+            block -= pilot[:, None]
             _add_by_group(total, codes, block)
         return total
 
-    def _residuals(
-        self, scale: np.ndarray, pilot: np.ndarray, means: np.ndarray
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _residuals(self, scale: np.ndarray, anchors: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         gathered = np.empty(min(len(self.values), self.block))
-        for block, codes in self._blocks(scale, pilot):  # ours to write on
-            for column, mean in zip(block, means, strict=True):
-                column -= np.take(mean, codes, out=gathered[: len(codes)], mode="clip")
+        for block, codes in self._blocks(scale):
+            for column, anchor in zip(block, anchors, strict=True):
+                column -= np.take(anchor, codes, out=gathered[: len(codes)], mode="clip")
             yield block, codes
 
     def residual_products(
-        self, scale: np.ndarray, pilot: np.ndarray, means: np.ndarray, rotation: np.ndarray | None
+        self, scale: np.ndarray, anchors: np.ndarray, rotation: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        total, products = np.zeros_like(means), np.zeros((self.columns, self.columns))
+        total, products = np.zeros_like(anchors), np.zeros((self.columns, self.columns))
         seen, careful = 0, np.ones(self.columns, bool)
-        for block, codes in self._residuals(scale, pilot, means):
+        for block, codes in self._residuals(scale, anchors):
             rotated = block if rotation is None else rotation.T @ block
             for start in range(0, len(codes), 2048):  # short runs, then a sum of sums: less rounding
                 part = rotated[:, start : start + 2048]
                 products += part @ part.T
             if seen == 0 and len(self.values) > MANY and rotation is None:
-                # a mean has lost about eps sqrt(n_j) |mean|, and sd / sqrt(n_j) is what it is known to
-                off = (self.sizes * abs(means)).max(axis=1)
+                # a mean has lost about eps sqrt(n_j) |mean - pilot| + eps |mean|; sd / sqrt(n_j) is what it is known to
+                from_pilot = self.sizes * abs(anchors - (self.first * scale)[:, None])
+                off = np.maximum(from_pilot, np.sqrt(self.sizes) * abs(anchors)).max(axis=1)
                 careful = products.diagonal() < len(codes) * np.maximum(SPREAD, (NEGLIGIBLE * off) ** 2)
             seen += len(codes)
             _add_by_group(total, codes, rotated, careful)
         doubtful = ~careful & (products.diagonal() < SPREAD * seen)  # the first block was not like the others
         if doubtful.any():
-            for block, codes in self._residuals(scale, pilot, means):
+            for block, codes in self._residuals(scale, anchors):
                 _add_by_group(total, codes, block, doubtful)
         return total, products
 
-    def triangle(self, scale: np.ndarray, pilot: np.ndarray, means: np.ndarray) -> np.ndarray:
+    def triangle(self, scale: np.ndarray, anchors: np.ndarray) -> np.ndarray:
         triangle = np.zeros((0, self.columns - 1))
-        for block, _ in self._residuals(scale, pilot, means):
+        for block, _ in self._residuals(scale, anchors):
             triangle = np.asarray(np.linalg.qr(np.concatenate([triangle, block[:-1].T]), mode="r"))
         return triangle
 
@@ -168,16 +166,16 @@ class TracedRows:
     def _by_group(self, table: jax.Array) -> jax.Array:
         return jax.ops.segment_sum(table, self.codes, self.groups).T
 
-    def sums(self, scale: jax.Array, pilot: jax.Array) -> jax.Array:
-        return self._by_group(self.table * scale - pilot)
+    def sums(self, scale: jax.Array) -> jax.Array:
+        return self._by_group(self.table * scale - self.first * scale)
 
-    def _residuals(self, scale: jax.Array, pilot: jax.Array, means: jax.Array) -> jax.Array:
-        return (self.table * scale - pilot) - means.T[self.codes]
+    def _residuals(self, scale: jax.Array, anchors: jax.Array) -> jax.Array:
+        return self.table * scale - anchors.T[self.codes]
 
     def residual_products(
-        self, scale: jax.Array, pilot: jax.Array, means: jax.Array, rotation: jax.Array | None
+        self, scale: jax.Array, anchors: jax.Array, rotation: jax.Array | None
     ) -> tuple[jax.Array, jax.Array]:
-        residuals = self._residuals(scale, pilot, means)
+        residuals = self._residuals(scale, anchors)
         rotated = residuals if rotation is None else residuals @ rotation
         total = self._by_group(rotated)
         squares = self._by_group(rotated[:, :, None] * rotated[:, None, :]).T.sum(
@@ -185,5 +183,5 @@ class TracedRows:
         )  # by group first: less rounding
         return total, squares
 
-    def triangle(self, scale: jax.Array, pilot: jax.Array, means: jax.Array) -> jax.Array:
-        return jnp.linalg.qr(self._residuals(scale, pilot, means)[:, :-1], mode="r")
+    def triangle(self, scale: jax.Array, anchors: jax.Array) -> jax.Array:
+        return jnp.linalg.qr(self._residuals(scale, anchors)[:, :-1], mode="r")

@@ -1,5 +1,7 @@
 """The passes over the rows: the blocked host passes give what the plain traced ones give."""
 
+from fractions import Fraction
+
 import designs
 import jax.numpy as jnp
 import numpy as np
@@ -26,21 +28,21 @@ def both(p, block, seed=0):
 def test_host_and_traced_passes_agree_to_rounding(p, block):
     host, traced = both(p, block)
     rng = np.random.default_rng(p)
-    scale, pilot, means = 2.0 ** rng.integers(-3, 3, p), rng.normal(size=p), rng.normal(size=(p, 6))
+    scale, anchors = 2.0 ** rng.integers(-3, 3, p), rng.normal(size=(p, 6))
     rounding = {"rtol": 1e-13, "atol": 1e-12}  # sums of 37 terms of up to 1e3, in another order
     np.testing.assert_array_equal(host.sizes, traced.sizes)
     np.testing.assert_array_equal(host.first, traced.first)
     np.testing.assert_array_equal(host.extremes, traced.extremes)
-    np.testing.assert_allclose(host.sums(scale, pilot), traced.sums(scale, pilot), **rounding)
+    np.testing.assert_allclose(host.sums(scale), traced.sums(scale), **rounding)
     for rotation in (None, rng.normal(size=(p, p))):
         for ours, theirs in zip(
-            host.residual_products(scale, pilot, means, rotation),
-            traced.residual_products(scale, pilot, means, rotation),
+            host.residual_products(scale, anchors, rotation),
+            traced.residual_products(scale, anchors, rotation),
             strict=True,
         ):
             np.testing.assert_allclose(ours, theirs, **{**rounding, "atol": 1e-10})  # squares: 1e6 in size
     if p > 1:
-        a, b = host.triangle(scale, pilot, means), np.asarray(traced.triangle(scale, pilot, means))
+        a, b = host.triangle(scale, anchors), np.asarray(traced.triangle(scale, anchors))
         np.testing.assert_allclose(a.T @ a, b.T @ b, **rounding)  # a triangle is unique up to the signs of its rows
 
 
@@ -48,18 +50,18 @@ def test_host_and_traced_passes_agree_to_rounding(p, block):
 def test_passes_are_the_sums_they_say(p):
     host, _ = both(p, 7)
     table = np.column_stack([host.values] if p == 1 else [host.covariates, host.values])
-    scale, pilot = np.full(p, 0.5), np.full(p, 3.0)
-    means = np.arange(6.0 * p).reshape(p, 6)
+    scale, pilot = np.full(p, 0.5), 0.5 * table[0]
+    anchors = np.arange(6.0 * p).reshape(p, 6)
     rotation = np.random.default_rng(2).normal(size=(p, p))
     rounding = {"rtol": 1e-13, "atol": 1e-10}  # as above
     sums, of_residuals, cross = np.zeros((p, 6)), np.zeros((p, 6)), np.zeros((p, p))
     for row, j in zip(table, host.codes, strict=True):
         sums[:, j] += 0.5 * row - pilot
-        residual = rotation.T @ (0.5 * row - pilot - means[:, j])
+        residual = rotation.T @ (0.5 * row - anchors[:, j])
         of_residuals[:, j] += residual
         cross += np.outer(residual, residual)
-    np.testing.assert_allclose(host.sums(scale, pilot), sums, **rounding)
-    found_sums, found_cross = host.residual_products(scale, pilot, means, rotation)
+    np.testing.assert_allclose(host.sums(scale), sums, **rounding)
+    found_sums, found_cross = host.residual_products(scale, anchors, rotation)
     np.testing.assert_allclose(found_sums, of_residuals, **rounding)
     np.testing.assert_allclose(found_cross, cross, **rounding)
 
@@ -95,3 +97,19 @@ def test_a_label_out_of_range_makes_every_size_nan():
     rows = TracedRows(jnp.ones(3), np.array([0, 1, 2]), None, 2)
     assert np.isnan(rows.sizes).all()
     assert np.isnan(TracedRows(jnp.ones(3), jnp.array([0, 1, -1]), None, 2).sizes).all()
+
+
+@pytest.mark.parametrize("front", ["host", "traced"])
+def test_products_within_groups_keep_their_digits_beside_any_spread_between(front):
+    """Group means 1e6 times as far apart as the rows of a group: a residual is exact, so 1e-15 a term is left."""
+    rng = np.random.default_rng(5)
+    groups = np.repeat(np.arange(6), 5)
+    y = rng.normal(size=6)[groups] + 1e-6 * rng.normal(size=30)
+    exact = sum(
+        (value - sum(map(Fraction, y[groups == j])) / 5) ** 2
+        for j, value in zip(groups, map(Fraction, y), strict=True)
+    )
+    rows = designs.rows(y, groups, None) if front == "host" else TracedRows(jnp.asarray(y), groups, None, 6)
+    moments = moments_of(rows)
+    found = float(moments.within_cross[-1, -1]) / float(moments.frame.scale) ** 2
+    assert found == pytest.approx(float(exact), rel=5e-15)  # 30 terms
