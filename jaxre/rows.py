@@ -3,9 +3,9 @@
 Everything that is O(n) happens here, in at most three passes, and everything else works on what they return. The two
 classes agree to rounding; `TracedRows` is the plain twin that the blocked `HostRows` is tested against.
 
-W is the row (x_1, ..., x_(p-1), y), q = p columns, each multiplied by an exact power of two (`scale`). Sums are of W less
-a pilot near every row, and products of W less its group's anchor, the mean rounded to a number like the data: whatever is
-added to the data, a sum is rounded at their spread and a residual at the spread within its group.
+W is the row (x_1, ..., x_(p-1), y), q = p columns, each multiplied by an exact power of two (`scale`). Sums are of W
+less a pilot near every row, and products of W less its group's anchor, the mean rounded to a number like the data:
+whatever is added to the data, a sum is rounded at their spread and a residual at the spread within its group.
 """
 
 from __future__ import annotations

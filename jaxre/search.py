@@ -135,7 +135,9 @@ def search(curve_of: Callable[[T], Curve], data: T, optimizer: optax.GradientTra
         def next_ones(state: tuple[Search, Array]) -> tuple[Search, Array]:
             found, left = state
             place = jnp.nonzero(left, size=width, fill_value=size)[0]
-            some = jax.tree.map(lambda leaf, one: jnp.asarray(leaf).at[place].get(mode="clip") if one else leaf, data, mapped[0])
+            some = jax.tree.map(
+                lambda leaf, one: jnp.asarray(leaf).at[place].get(mode="clip") if one else leaf, data, mapped[0]
+            )
             later = jax.vmap(whole, (axes,), axis_size=width)(some)
             found = jax.tree.map(lambda old, new: old.at[place].set(new, mode="drop"), found, later)
             return found, left.at[place].set(False, mode="drop")

@@ -106,8 +106,7 @@ def test_products_within_groups_keep_their_digits_beside_any_spread_between(fron
     groups = np.repeat(np.arange(6), 5)
     y = rng.normal(size=6)[groups] + 1e-6 * rng.normal(size=30)
     exact = sum(
-        (value - sum(map(Fraction, y[groups == j])) / 5) ** 2
-        for j, value in zip(groups, map(Fraction, y), strict=True)
+        (value - sum(map(Fraction, y[groups == j])) / 5) ** 2 for j, value in zip(groups, map(Fraction, y), strict=True)
     )
     rows = designs.rows(y, groups, None) if front == "host" else TracedRows(jnp.asarray(y), groups, None, 6)
     moments = moments_of(rows)
