@@ -16,7 +16,8 @@ class Components:
     """Variance components of y = X beta + Z a + e.
 
     Errors:
-        none are raised; negative variances give negative or NaN results.
+        none of its own: negative variances give negative or NaN results, and plain Python floats with within = 0 raise
+        ZeroDivisionError, as Python does.
 
     Source: definition.
 

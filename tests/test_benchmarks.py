@@ -1,9 +1,7 @@
 """The README's table is the one that the committed results make, and the benchmark's truth is the truth."""
 
-import importlib.util
 import json
 import os
-import pathlib
 import subprocess
 import sys
 from decimal import Decimal
@@ -11,18 +9,10 @@ from decimal import Decimal
 import jax
 import numpy as np
 import pytest
+from scripts import ROOT, load
 
 import jaxre
 from jaxre import datasets
-
-ROOT = pathlib.Path(__file__).parent.parent
-
-
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_the_readme_has_the_tables_of_the_committed_results():

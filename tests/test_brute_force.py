@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from test_benchmarks import load
+from scripts import load
 
 import jaxre
 

@@ -6,7 +6,9 @@ import designs
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scripts import load
 
+import jaxre
 from jaxre.moments import moments_of
 from jaxre.rows import TracedRows
 
@@ -112,3 +114,21 @@ def test_products_within_groups_keep_their_digits_beside_any_spread_between(fron
     moments = moments_of(rows)
     found = float(moments.within_cross[-1, -1]) / float(moments.frame.scale) ** 2
     assert found == pytest.approx(float(exact), rel=5e-15)  # 30 terms
+
+
+@pytest.mark.parametrize("p", [1, 3])
+@pytest.mark.parametrize("off", [0, 2**30])
+def test_a_fit_of_many_rows_is_exact(p, off):
+    """40,000 rows, where passes are saved: 1e-12 of the exact root, near zero and a million spreads away from it."""
+    sizes = np.r_[np.full(12, 3_000), np.arange(1, 81)]
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    rng = np.random.default_rng(7)
+    unit = 2.0**-10
+    covariates = np.rint(rng.normal(size=(len(groups), p - 1)) / unit) * unit
+    effects = 30 * rng.normal(size=len(sizes))
+    y = np.rint((covariates.sum(axis=1) + effects[groups] + rng.normal(size=len(groups))) / unit) * unit
+    found = jaxre.fit(y + off, groups, covariates if p > 1 else None)
+    between, within = load("exact").between_and_within(y, groups, covariates, unit, found.ratio)
+    assert found.between == pytest.approx(float(between), rel=1e-12)
+    assert found.within == pytest.approx(float(within), rel=1e-12)
+    assert found.certified
