@@ -22,6 +22,8 @@ of them holds a minimum. The others are left to the branch and bound.
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 
@@ -29,12 +31,13 @@ from jaxre.profile import Curve, Profile, drop, score, score_noise, score_root
 from jaxre.records import record
 from jaxre.rows import Array
 
-STRIDE = 1.45  # of 1 + largest size * lambda, from one point of the first look to the next
+STRIDE = 1.45  # of 1 + largest size * lambda, the longest from one point of the first look to the next
 WIDTH = 16  # points that are looked at in one round of branch and bound, and basins that are kept
 ROWS = 96  # intervals that are kept at once
-REFINED = 3  # steps towards the root where a proof needs no points
+REFINED = 3  # steps towards the root of F before the optimiser starts
 GROWTH = 4.0  # of 1 + typical size * lambda, from one first point to the next
 ROUNDS = 500
+MANY = 100.0
 
 EMPTY, BASIN, UNDECIDED = 0, 1, 2
 FIELDS = len(Profile._fields)
@@ -57,30 +60,42 @@ class Look:
 
 
 def first_look(curve: Curve) -> Look:
-    """The proof at a fixed set of points, without a loop."""
-    ratios = (STRIDE ** jnp.arange(curve.looks, dtype=curve.size.dtype) - 1) / curve.largest
-    at = jax.vmap(curve.at)(ratios)
-    a = at
-    b = jax.tree.map(lambda leaf: jnp.concatenate([leaf[1:], leaf[-1:]]), at)
-    b = b._replace(ratio=jnp.append(ratios[1:], jnp.inf))
-    zero = jax.tree.map(lambda leaf: leaf[0], at)
-    at_zero = score(zero, curve.n) >= -score_noise(zero, curve.n)
-    one, undecided = _classify(a, b, curve, at_zero)
-    settled = ~undecided.any() & (one.sum() + at_zero == 1)
-    start = chord_root(a, b, curve)
-    pick = lambda column, otherwise: jnp.where(one, column, otherwise).max()
-    low, high = pick(a.ratio, 0.0), pick(b.ratio, 0.0)
-    return Look(settled=settled, at_zero=at_zero, low=low, high=high, start=pick(start, 0.0))
+    """The proof at a fixed set of points, one after the other: under vmap each number is a vector over the datasets.
+
+    A tally counts the intervals that hold a minimum, and rises by MANY for one about which nothing is known.
+    """
+    blank = jnp.zeros_like(curve.floor)
+    zero = curve.at(blank)
+    at_zero = rises_at(zero, curve)
+    end = jnp.clip(1 + 1.001 * curve.largest * curve.rises_from, STRIDE, STRIDE**curve.looks)
+    stride = end ** (1 / curve.looks)  # of 1 + largest size * lambda
+
+    def step(_: int, state: tuple[Any, ...]) -> tuple[Any, ...]:
+        a, growth, tally, low = state
+        growth = growth * stride
+        b = facts_of(curve.at((growth - 1) / curve.largest), curve)
+        tally = tally + _tally(*_inside(a, b, a.root < 0, curve))
+        return b, growth, tally, jnp.where(tally == 0, b.ratio, low)
+
+    first = facts_of(zero, curve)
+    first = first._replace(root=jnp.where(at_zero, abs(first.root), -abs(first.root)))
+    start = first, blank + 1, jnp.where(at_zero, blank + 1, blank), blank
+    last, _, tally, low = jax.lax.fori_loop(0, curve.looks, step, start)
+    tally = tally + _tally(*_beyond(last, last.root < 0, curve))
+    high = jnp.where(low == last.ratio, jnp.inf, ((1 + curve.largest * low) * stride * (1 + 1e-6) - 1) / curve.largest)
+    return Look(settled=tally == 1, at_zero=at_zero, low=low, high=high, start=low)
+
+
+def _tally(one: Array, unknown: Array) -> Array:
+    return jnp.where(unknown, MANY, jnp.where(one, 1.0, 0.0))
 
 
 def look_at_proof(curve: Curve) -> Look:
     """A look that needs the profile at 0 alone, because F is known to cross 0 at most once."""
     zero = curve.at(jnp.zeros_like(curve.floor))
-    at_zero = score(zero, curve.n) >= -score_noise(zero, curve.n)
-    start = chord_root(zero, zero._replace(ratio=jnp.full_like(curve.floor, jnp.inf)), curve)
-    start = jax.lax.fori_loop(0, REFINED, lambda _, ratio: _closer_root(ratio, curve), start)
-    low, high = jnp.zeros_like(start), jnp.full_like(start, jnp.inf)
-    return Look(settled=curve.proven, at_zero=at_zero, low=low, high=high, start=start)
+    low, high = jnp.zeros_like(curve.floor), jnp.full_like(curve.floor, jnp.inf)
+    start = chord_root(low, score_root(zero, curve.n), high, curve.floor, curve)
+    return Look(settled=curve.proven, at_zero=rises_at(zero, curve), low=low, high=high, start=start)
 
 
 @record
@@ -135,10 +150,14 @@ def find_basins(curve: Curve) -> Basins:
         kinds = jnp.concatenate([kind, jnp.where((kind == UNDECIDED) & ~begin, UNDECIDED, EMPTY)])
 
         a, b = Profile(*lows.T), Profile(*highs.T)
-        rising, undecided = _classify(a, b, curve, score(zero, n) >= -score_noise(zero, n))
+        endless, left, right = jnp.isinf(b.ratio), facts_of(a, curve), facts_of(b, curve)
+        falling = jnp.where(a.ratio == 0, ~rises_at(zero, curve), left.root < 0)
+        inside, beyond = _inside(left, right, falling, curve), _beyond(left, falling, curve)
+        rising, undecided = (jnp.where(endless, *masks) for masks in zip(beyond, inside, strict=True))
         kinds = jnp.where(kinds != UNDECIDED, kinds, jnp.where(rising, BASIN, jnp.where(undecided, UNDECIDED, EMPTY)))
         width = b.ratio - a.ratio
-        steepest = jnp.maximum(fall(a, n) - b.log_det_1, a.log_det_1 - fall(b, n))  # |f'| on the interval
+        fall_a, fall_b = left.steep / left.quadratic, right.steep / right.quadratic
+        steepest = jnp.maximum(fall_a - right.climb, left.climb - fall_b)  # |f'| on the interval
         tiny = (width <= 64 * eps * (a.ratio + 1 / curve.largest)) | (width * steepest <= 8 * eps * n)
         tiny = tiny & (kinds == UNDECIDED)
         values = jnp.where(tiny, drop(a, zero, n), jnp.inf)
@@ -170,10 +189,10 @@ def find_basins(curve: Curve) -> Basins:
     return Basins(
         low=a.ratio,
         high=b.ratio,
-        start=chord_root(a, b, curve),
+        start=chord_root(a.ratio, score_root(a, n), b.ratio, score_root(b, n), curve),
         count=jnp.minimum(count, WIDTH),
         zero=zero,
-        zero_is_optimum=score(zero, n) >= -score_noise(zero, n),
+        zero_is_optimum=rises_at(zero, curve),
         unresolved=head[FIELDS],
         unresolved_ratio=head[FIELDS + 1],
         complete=(head[FIELDS + 2] == 0) & ~(kind == UNDECIDED).any() & (count <= WIDTH),
@@ -189,63 +208,113 @@ def middle_ratio(low: Array, high: Array, size: Array) -> Array:
     return jnp.where(end, GROWTH**3 * (low + 1 / size), excess / (1 + jnp.sqrt(product)))
 
 
-def _classify(a: Profile, b: Profile, curve: Curve, rises_at_zero: Array) -> tuple[Array, Array]:
-    """Masks of the intervals that hold exactly one minimum, and of those about which nothing is known yet."""
-    n = curve.n
-    endless = jnp.isinf(b.ratio)
-    slack = 64 * jnp.finfo(n.dtype).eps
-    fall_a, fall_b = fall(a, n), fall(b, n)
-    lower, lower_size = b.log_det_1 - fall_a, b.log_det_1 + b.cancelled + fall_a
-    upper, upper_size = a.log_det_1 - fall_b, a.log_det_1 + a.cancelled + fall_b
-    tail = a.ratio * (a.log_det_1 - slack * (a.log_det_1 + a.cancelled)) - n * a.excess / curve.floor * (1 + slack)
-    signed = jnp.where(endless, tail > 0, (lower > slack * lower_size) | (upper < -slack * upper_size))
-
-    bend_a, bend_b = -a.quadratic_2 / a.quadratic_1, -b.quadratic_2 / b.quadratic_1
-    need_a, need_b = a.log_det_1 / n - a.log_det_2 / a.log_det_1, b.log_det_1 / n - b.log_det_2 / b.log_det_1
-    off_a, off_b = (slack * (need + _cancelled(at, curve)) for need, at in ((need_a, a), (need_b, b)))
-    rises = jnp.where(endless, curve.rises_beyond(a.ratio), bend_b > need_a + off_a)
-    falls = ~endless & (bend_a < need_b - off_b)
-    f_a, f_b = score_root(a, n), jnp.where(endless, curve.floor, score_root(b, n))
-    width = jnp.where(endless, 0.0, b.ratio - a.ratio)
-    steepest = -n * a.quadratic_1 / b.log_det_1 * width
-    down, up = steepest * jnp.maximum(need_a - bend_b, 0), steepest * jnp.maximum(bend_a - need_b, 0)
-    total = jnp.where(down + up > 0, down + up, 1.0)
-    lowest = f_a - down * jnp.clip((f_a - f_b + up) / total, 0.0, 1.0)
-    highest = f_a + up * jnp.clip((f_b - f_a + down) / total, 0.0, 1.0)
-    rounding = slack * (a.quadratic - n * a.quadratic_1 / a.log_det_1 * (1 + a.cancelled / a.log_det_1))
-    one_sign = ~endless & (f_a * f_b > 0) & ((lowest > rounding) | (highest < -rounding))
-    signed = signed | one_sign
-    falling_at_a = jnp.where(a.ratio == 0, ~rises_at_zero, f_a < 0)
-    one = rises & falling_at_a & (f_b >= 0)
-    return ~signed & one, ~(signed | rises | falls)
+def rises_at(at: Profile, curve: Curve) -> Array:
+    """Whether f rises at a point, up to rounding."""
+    return score(at, curve.n) >= -score_noise(at, curve.n)
 
 
-def fall(at: Profile, n: Array) -> Array:
-    """-N Q'/Q, the part of -f' that falls in the ratio."""
-    return -n * at.quadratic_1 / at.quadratic
+class Facts(NamedTuple):
+    """What the proof asks of the profile at a point; few numbers, because a loop carries them from point to point."""
+
+    ratio: Array
+    quadratic: Array
+    """Q."""
+    steep: Array
+    """N |Q'|."""
+    climb: Array
+    """L'."""
+    bend: Array
+    """e = -Q''/Q'."""
+    need: Array
+    """l = L'/N - L''/L'."""
+    root: Array
+    """F = Q + N Q'/L'."""
+    per_climb: Array
+    """1 / L'."""
+    cancelled: Array | None
+    """what was subtracted to make L', None where nothing was."""
 
 
-def _cancelled(at: Profile, curve: Curve) -> Array:
-    """What was subtracted in L'/N - L''/L'; no term of L'' is more than the largest weight times one of L'."""
+def facts_of(at: Profile, curve: Curve) -> Facts:
+    """What the proof asks of the profile; anything at infinity, where it is not asked."""
+    steep, per_climb = -curve.n * at.quadratic_1, 1 / at.log_det_1
+    return Facts(
+        ratio=at.ratio,
+        quadratic=at.quadratic,
+        steep=steep,
+        climb=at.log_det_1,
+        bend=-at.quadratic_2 / at.quadratic_1,
+        need=at.log_det_1 / curve.n - at.log_det_2 * per_climb,
+        root=at.quadratic - steep * per_climb,
+        per_climb=per_climb,
+        cancelled=at.cancelled if curve.cancels else None,
+    )
+
+
+def _climb_size(at: Facts) -> Array:
+    """L' and what was subtracted to make it: its rounding is of that size."""
+    return at.climb if at.cancelled is None else at.climb + at.cancelled
+
+
+def _need_size(at: Facts, curve: Curve) -> Array:
+    """The same for l; no term of L'' is more than the largest weight times one of L'."""
+    if at.cancelled is None:
+        return at.need
     weight = curve.largest / (1 + at.ratio * curve.largest)
-    return at.cancelled * (1 / curve.n + 3 * jnp.where(jnp.isinf(at.ratio), 0, weight) / at.log_det_1)
+    return at.need + at.cancelled * (1 / curve.n + 3 * weight * at.per_climb)
 
 
-def _closer_root(ratio: Array, curve: Curve) -> Array:
-    """One Newton step for the root of F in s = 1 / (1 + size * ratio), kept within a factor of ten."""
-    at, s = curve.at(ratio), 1 / (1 + curve.size * ratio)
-    share = curve.n / at.log_det_1
-    root = at.quadratic + share * at.quadratic_1
-    slope = at.quadratic_1 + share * (at.quadratic_2 - at.quadratic_1 * at.log_det_2 / at.log_det_1)
-    closer = jnp.clip(s + root * curve.size * s * s / slope, 0.1 * s, jnp.minimum(10 * s, 1.0))
-    return (1 / closer - 1) / curve.size
+def _inside(a: Facts, b: Facts, falling: Array, curve: Curve) -> tuple[Array, Array]:
+    """Masks of the intervals [a, b] that hold exactly one minimum, and of those about which nothing is known yet;
+    `falling` says whether f falls at a."""
+    slack = 64 * jnp.finfo(curve.n.dtype).eps
+    # the bounds on f', each times Q at the end where its falling part is taken
+    lower, lower_size = b.climb * a.quadratic - a.steep, _climb_size(b) * a.quadratic + a.steep
+    upper, upper_size = a.climb * b.quadratic - b.steep, _climb_size(a) * b.quadratic + b.steep
+    rises = b.bend > a.need + slack * _need_size(a, curve)
+    falls = a.bend < b.need - slack * _need_size(b, curve)
+    steepest = a.steep * (b.ratio - a.ratio) * b.per_climb
+    down, up = steepest * jnp.maximum(a.need - b.bend, 0), steepest * jnp.maximum(a.bend - b.need, 0)
+    share = 1 / jnp.where(down + up > 0, down + up, 1.0)
+    lowest = a.root - down * jnp.clip((a.root - b.root + up) * share, 0.0, 1.0)
+    highest = a.root + up * jnp.clip((b.root - a.root + down) * share, 0.0, 1.0)
+    rounding = slack * (a.quadratic + a.steep * a.per_climb * a.per_climb * _climb_size(a))
+    one_sign = (a.root * b.root > 0) & ((lowest > rounding) | (highest < -rounding))
+    signed = (lower > slack * lower_size) | (upper < -slack * upper_size) | one_sign
+    return ~signed & rises & falling & (b.root >= 0), ~(signed | rises | falls)
 
 
-def chord_root(a: Profile, b: Profile, curve: Curve) -> Array:
+def _beyond(a: Facts, falling: Array, curve: Curve) -> tuple[Array, Array]:
+    """The same of [a, infinity)."""
+    slack = 64 * jnp.finfo(curve.n.dtype).eps
+    excess = a.quadratic * (1 + slack) - curve.floor  # at least Q - Q(infinity)
+    signed = a.ratio * (a.climb - slack * _climb_size(a)) * curve.floor > curve.n * excess
+    rises = a.ratio >= curve.rises_from
+    return ~signed & rises & falling, ~(signed | rises)
+
+
+def refined(look: Look, curve: Curve, steps: int) -> Array:
+    """The first iterate after some Newton steps for the root of F in s = 1 / (1 + size * ratio), inside the basin."""
+
+    def step(_: int, ratio: Array) -> Array:
+        at, s = curve.at(ratio), 1 / (1 + curve.size * ratio)
+        share = curve.n / at.log_det_1
+        root = at.quadratic + share * at.quadratic_1
+        slope = at.quadratic_1 + share * (at.quadratic_2 - at.quadratic_1 * at.log_det_2 / at.log_det_1)
+        closer = s + root * curve.size * s * s / slope
+        closer = jnp.where(closer > 0, jnp.minimum(closer, 1.0), 0.1 * s)
+        return jnp.clip((1 / closer - 1) / curve.size, look.low, look.high)
+
+    start = jax.lax.fori_loop(0, steps, step, look.start) if steps else look.start
+    inside = (start > look.low) & (start < look.high)
+    return jnp.where(inside, start, middle_ratio(look.low, look.high, curve.size))
+
+
+def chord_root(low: Array, f_low: Array, high: Array, f_high: Array, curve: Curve) -> Array:
     """Where the chord of F crosses 0 in s = 1 / (1 + size * ratio), a variable in which F is nearly linear."""
-    endless = jnp.isinf(b.ratio)
-    f_a, f_b = score_root(a, curve.n), jnp.where(endless, curve.floor, score_root(b, curve.n))
-    s_a, s_b = 1 / (1 + curve.size * a.ratio), jnp.where(endless, 0.0, 1 / (1 + curve.size * b.ratio))
-    s = s_a + jnp.clip(-f_a / (f_b - f_a), 0.0, 1.0) * (s_b - s_a)
-    ratio = jnp.clip((1 / s - 1) / curve.size, a.ratio, b.ratio)
-    return jnp.where(jnp.isfinite(ratio) & (ratio > 0), ratio, middle_ratio(a.ratio, b.ratio, curve.size))
+    endless = jnp.isinf(high)
+    f_high = jnp.where(endless, curve.floor, f_high)
+    s_low, s_high = 1 / (1 + curve.size * low), jnp.where(endless, 0.0, 1 / (1 + curve.size * high))
+    s = s_low + jnp.clip(-f_low / (f_high - f_low), 0.0, 1.0) * (s_high - s_low)
+    ratio = jnp.clip((1 / s - 1) / curve.size, low, high)
+    return jnp.where(jnp.isfinite(ratio) & (ratio > 0), ratio, middle_ratio(low, high, curve.size))

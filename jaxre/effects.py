@@ -93,8 +93,10 @@ class NormalEquations:
     """the sufficient statistics."""
     products: Array
     """(strata, p + 1, p + 1) sums over each stratum of the cross products of (1, x, y) group means."""
+    largest: Array
+    """() [1], the largest group size."""
     others: Array
-    """(strata,) [1], counts without one group of the largest size: 1 less in one stratum."""
+    """(strata,) [1], counts without one group of that size: 1 less in one stratum."""
     limit: Array
     """(p - 1,) slopes as the ratio goes to infinity: least squares within groups."""
     floor: Array
@@ -111,8 +113,15 @@ def normal_equations(strata: Strata) -> NormalEquations:
     limit = within_slopes(within[1:p, 1:p], within[1:p, p], jnp)
     z = jnp.concatenate([jnp.zeros(1, x.dtype), -limit, jnp.ones(1, x.dtype)])
     floor = (within * z * z[:, None]).sum()
-    others = strata.counts - (jnp.arange(len(strata.sizes)) == jnp.argmax(strata.sizes))
-    return NormalEquations(strata=strata, products=products, others=others, limit=limit, floor=floor)
+    sizes = jnp.where(strata.counts > 0, strata.sizes, 0)
+    return NormalEquations(
+        strata=strata,
+        products=products,
+        largest=sizes.max(),
+        others=strata.counts - (jnp.arange(len(sizes)) == jnp.argmax(sizes)),
+        limit=limit,
+        floor=floor,
+    )
 
 
 @record

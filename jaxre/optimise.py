@@ -31,6 +31,7 @@ from jaxre.rows import Array
 
 MAX_STEPS = 1000
 MAX_ALTERNATIONS = 100_000
+LONGEST = 1e6  # factor by which a step may lengthen the ratio
 RUNNING, SETTLED, FAILED = 0.0, 1.0, 2.0
 
 
@@ -146,7 +147,8 @@ def descend(
         moved = params[0] + proposal[0], params[1] + proposal[1]
         given_up = count >= MAX_STEPS
         next_ratio = jnp.where(given_up, alternating_ratio(at, n), jnp.exp(moved[1] - moved[0]))
-        inside = (next_ratio > low) & (next_ratio < high) & jnp.isfinite(moved[0])
+        furthest = jnp.minimum(high, LONGEST * (ratio + 1 / size))
+        inside = (next_ratio > low) & (next_ratio < furthest) & jnp.isfinite(moved[0])
         next_ratio = jnp.where(inside, next_ratio, middle_ratio(low, high, size))
         next_within = jnp.where(inside & ~given_up, moved[0], best_within)
 

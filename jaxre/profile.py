@@ -65,9 +65,11 @@ class Curve:
     valid: Array
     """() bool, whether there is an estimate to look for."""
     looks: int
-    """points of a first look."""
-    rises_beyond: Callable[[Array], Array]
-    """whether F is known, from the design alone, to rise from a ratio to infinity."""
+    """points of a first look at most."""
+    rises_from: Array
+    """() a ratio from which F is known, from the design alone, to rise; infinity where none is."""
+    cancels: bool
+    """whether L' is a difference."""
     closed: Array | None = None
     """() root of the score, negative where the optimum is 0, where there is a closed form."""
     proven: Array | None = None
@@ -82,17 +84,12 @@ def degrees(strata: Strata, restricted: bool) -> Array:
 def curve(equations: NormalEquations, restricted: bool) -> Curve:
     """The profile through strata."""
     strata = equations.strata
-    n, groups, largest = degrees(strata, restricted), strata.counts.sum(), strata.sizes.max()
+    n, groups, largest = degrees(strata, restricted), strata.counts.sum(), equations.largest
     smallest = jnp.where(strata.counts > 0, strata.sizes, largest).min()
 
     alone = strata.means.shape[-1] == 2
-
-    def rises_beyond(ratio: Array) -> Array:
-        # -Q''/Q' >= 2 w_min (no eigenvalue of Z' P0 Z is below the smallest size); L'/N - L''/L' <= w_max (1 + J/N)
-        if not alone:  # covariates may push an eigenvalue below
-            return jnp.zeros(jnp.shape(ratio), bool)
-        return 2 * smallest * (1 + ratio * largest) > (1 + groups / n) * largest * (1 + ratio * smallest) * (1 + 1e-6)
-
+    # no eigenvalue of Z' P0 Z is below the smallest size; but covariates may push one there
+    rises_from = known_to_rise_from(smallest, largest, groups / n) if alone else jnp.full_like(equations.floor, jnp.inf)
     closed = None
     if alone and len(strata.sizes) == 1:  # balanced: F is linear in 1 / (1 + lambda k)
         k, m, inner = strata.sizes[0], strata.counts[0], strata.within_cross[1, 1]
@@ -107,9 +104,19 @@ def curve(equations: NormalEquations, restricted: bool) -> Curve:
         largest=largest,
         valid=strata.status == Status.INTERIOR,
         looks=12 if alone else 24,  # without a bound from the design, the data have to settle the tail
-        rises_beyond=rises_beyond,
+        rises_from=rises_from,
+        cancels=not alone,
         closed=closed,
     )
+
+
+def known_to_rise_from(least: Array, most: Array, share: Array) -> Array:
+    """The ratio from which 2 / (1 / least + ratio) > (1 + share) / (1 / most + ratio), share = terms of L / N.
+
+    The left side is at most -Q''/Q', the right one at least L'/N - L''/L', when all nu lie between least and most.
+    """
+    share = (1 + share) * (1 + 1e-6)
+    return jnp.where(share < 2, jnp.maximum(share / least - 2 / most, 0) / (2 - share), jnp.inf)
 
 
 def closed_ratio(share: Array, size: Array) -> Array:
@@ -126,7 +133,7 @@ def profile(equations: NormalEquations, ratio: Array, restricted: bool) -> Profi
 def solve(equations: NormalEquations, ratio: Array, restricted: bool) -> tuple[Profile, Array, Array]:
     """Q and L at a ratio, with the coefficients and their covariance in units of within."""
     strata = equations.strata
-    if strata.means.shape[-1] == 2 and len(strata.sizes) <= WRITTEN_OUT:
+    if strata.means.shape[-1] == 2:
         at, mean, total = _profile_of_intercept(equations, ratio, restricted)
         return at, jnp.reshape(mean, (1,)), jnp.reshape(1 / total, (1, 1))
     fit = gls(equations, ratio)
@@ -165,43 +172,54 @@ def profile_of(equations: NormalEquations, fit: Gls, ratio: Array, restricted: b
 
 
 def _profile_of_intercept(equations: NormalEquations, ratio: Array, restricted: bool) -> tuple[Profile, Array, Array]:
-    """`profile_of` with the intercept alone, in scalars: under vmap each is one vector over the datasets; they fuse.
+    """`profile_of` with the intercept alone; with the mean and the sum of its weights.
+
+    Where strata are few, in scalars: under vmap each is one vector over the datasets, and they fuse.
 
     With w_k = k / (1 + ratio k), mu the weighted mean, d2_k the squares of the stratum's group means about mu:
-    Q = SSW + sum w_k d2_k and its derivatives. In the restricted likelihood, with W the sum of the weights w_j of all
-    groups, L' = sum w_j q_j, q_j = 1 - w_j / W, and -L'' = sum w_j^2 (q_j^2 + sum_i w_i^2 / W^2), i other than j; for
-    the largest group both come from the sums over the others, or one that dominates would cost digits.
-    With the mean and the sum of its weights.
+    Q = SSW + sum w_k d2_k and its derivatives. In the restricted likelihood one group of the largest size, weight a, is
+    told from the others, or one that dominates would cost digits. With R_i the sums of w^i over the others, W = R_1 + a
+    and s = a / W,
+
+        L' = R_1 (1 + s) - R_2 / W,    -L'' = (s R_1)^2 + R_2 (1 + 2 s^2) - 2 R_3 / W + (R_2 / W)^2
+
+    in which no difference is below a quarter of its terms, since no other weight exceeds W / 2.
     """
     strata = equations.strata
-    every = range(len(strata.sizes))
-    k, m, y = ([column[i] for i in every] for column in (strata.sizes, strata.counts, strata.means[:, 1]))
-    w = [k[i] / (1 + ratio * k[i]) for i in every]
-    mw = [m[i] * w[i] for i in every]
-    total, total_2 = sum(mw), sum(mw[i] * w[i] for i in every)
-    mean = sum(mw[i] * y[i] for i in every) / total
-    gap = [y[i] - mean for i in every]
-    squares = [m[i] * gap[i] * gap[i] for i in every]
+    few = len(strata.sizes) <= WRITTEN_OUT
+    every = range(len(strata.sizes)) if few else [slice(None)]
+    column = lambda table: [table[i] for i in every]
+    add = lambda terms: sum(terms[1:], terms[0]) if few else terms[0].sum()
+    times = lambda a, b: [a[i] * b[i] for i in range(len(every))]
+    k, m, y = column(strata.sizes), column(strata.counts), column(strata.means[:, 1])
+    w = [size / (1 + ratio * size) for size in k]
+    dominant = equations.largest / (1 + ratio * equations.largest)
+    rest = times(column(equations.others), w)
+    rest_1, rest_2 = add(rest), add(times(rest, w))
+    total = rest_1 + dominant
+    inverse = 1 / total
+    mw = times(m, w)
+    mean = add(times(mw, y)) * inverse
+    gap = [value - mean for value in y]
+    squares = times(m, times(gap, gap))
     if strata.scatter is not None:
-        squares = [squares[i] + strata.scatter[i, 1, 1] for i in every]
-    excess = sum(w[i] * squares[i] for i in every)
-    pull = sum(mw[i] * w[i] * gap[i] for i in every)
-    log_det = sum(m[i] * jnp.log1p(ratio * k[i]) for i in every)
-    log_det_1, log_det_2 = total, -total_2
+        squares = [own + within for own, within in zip(squares, column(strata.scatter[:, 1, 1]), strict=True)]
+    first = times(w, squares)
+    second = times(w, first)
+    excess, pull = add(first), add(times(mw, times(w, gap)))
+    log_det = add([count * jnp.log1p(ratio * size) for count, size in zip(m, k, strict=True)])
+    log_det_1, log_det_2 = total, -(rest_2 + dominant * dominant)
     if restricted:
+        share, ratio_2 = dominant * inverse, rest_2 * inverse
+        rest_3 = add(times(times(rest, w), w))
         log_det = log_det + jnp.log(total)
-        rest = [equations.others[i] * w[i] for i in every]
-        others, others_2 = sum(rest), sum(rest[i] * w[i] for i in every)
-        largest = [equations.others[i] < m[i] for i in every]
-        q = [jnp.where(largest[i], others, total - w[i]) / total for i in every]
-        r = [jnp.where(largest[i], others_2, total_2 - w[i] * w[i]) / (total * total) for i in every]
-        log_det_1 = sum(mw[i] * q[i] for i in every)
-        log_det_2 = -sum(mw[i] * w[i] * (q[i] * q[i] + r[i]) for i in every)
+        log_det_1 = rest_1 * (1 + share) - ratio_2
+        log_det_2 = 2 * rest_3 * inverse - rest_2 * (1 + 2 * share * share) - ratio_2 * ratio_2 - (share * rest_1) ** 2
     at = Profile(
         ratio=ratio,
         quadratic=strata.within_cross[1, 1] + excess,
-        quadratic_1=-sum(w[i] * w[i] * squares[i] for i in every),
-        quadratic_2=2 * (sum(w[i] * w[i] * w[i] * squares[i] for i in every) - pull * pull / total),
+        quadratic_1=-add(second),
+        quadratic_2=2 * (add(times(w, second)) - pull * pull * inverse),
         log_det=log_det,
         log_det_1=log_det_1,
         log_det_2=log_det_2,

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxre.certificate import WIDTH, find_basins, first_look, look_at_proof
+from jaxre.certificate import REFINED, WIDTH, find_basins, first_look, look_at_proof, refined
 from jaxre.optimise import descend
 from jaxre.profile import Curve, drop
 from jaxre.records import record
@@ -50,7 +50,8 @@ def quick_search(curve: Curve, optimizer: optax.GradientTransformation | None = 
         return _single(root, jnp.ones_like(root, bool), jnp.ones_like(root, bool), jnp.zeros_like(root))
     look = first_look(curve) if curve.proven is None else look_at_proof(curve)
     inside = look.settled & ~look.at_zero
-    found = descend(curve, look.low, look.high, look.start, inside, optimizer)
+    start = refined(look, curve, REFINED if optimizer is None else 0)  # another's optimizer does its work itself
+    found = descend(curve, look.low, look.high, start, inside, optimizer)
     ratio = jnp.where(inside, found.ratio, 0)
     return _single(ratio, look.settled | ~curve.valid, look.settled & found.settled, found.steps)
 

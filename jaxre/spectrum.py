@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxre.profile import Curve, Profile, closed_ratio
+from jaxre.profile import Curve, Profile, closed_ratio, known_to_rise_from
 from jaxre.records import record
 from jaxre.rows import Array
 
@@ -176,12 +176,7 @@ def spectral_profile(spectrum: Spectrum, outcome: Coordinates, ratio: Array) -> 
 def spectral_curve(data: tuple[Spectrum, Coordinates]) -> Curve:
     """The profile through the spectrum, with the proof that needs no point of it."""
     spectrum, outcome = data
-    n, least, most = spectrum.degrees, spectrum.values[0], spectrum.log_values[-1]
-
-    def rises_beyond(ratio: Array) -> Array:
-        # -Q''/Q' >= 2 nu_min / (1 + lambda nu_min); L'/N - L''/L' <= (1 + terms / N) times the same of the largest
-        terms = spectrum.log_counts.sum()
-        return 2 * least * (1 + ratio * most) > (1 + terms / n) * most * (1 + ratio * least) * (1 + 1e-6)
+    n, terms = spectrum.degrees, spectrum.log_counts.sum()
 
     closed = None
     if len(spectrum.values) == len(spectrum.log_values) == 1:  # balanced: F is linear in 1 / (1 + lambda nu)
@@ -195,7 +190,8 @@ def spectral_curve(data: tuple[Spectrum, Coordinates]) -> Curve:
         largest=spectrum.largest,
         valid=outcome.valid,
         looks=12,
-        rises_beyond=rises_beyond,
+        rises_from=known_to_rise_from(spectrum.values[0], spectrum.log_values[-1], terms / n),
+        cancels=False,
         closed=closed,
         proven=_proven(spectrum.proof, outcome),
     )
