@@ -129,9 +129,10 @@ def _in_blocks(plan: Plan, kernel: Any, constants: Any, data: Any, total: int, m
     """In blocks of one of two widths, since each compiles anew: a lane, or `most`."""
     width = (LANE if total <= LANE * plan.devices else most) * plan.devices
     found, pending = None, None
-    for start in range(0, total, width):
+    room = [jax.tree.map(lambda leaf: _aligned((*leaf.shape[:-1], width), leaf.dtype), data) for _ in range(2)]
+    for i, start in enumerate(range(0, total, width)):
         stop = min(start + width, total)
-        block = jax.tree.map(functools.partial(_slice, start=start, stop=stop, width=width), data)
+        block = jax.tree.map(functools.partial(_copy, start=start, stop=stop), data, room[i % 2])
         if plan.mesh is not None:
             block = jax.tree.map(functools.partial(_place, mesh=plan.mesh), block)
         ahead = (start, stop, kernel(constants, block))
@@ -142,12 +143,20 @@ def _in_blocks(plan: Plan, kernel: Any, constants: Any, data: Any, total: int, m
     return _collect(found, total, *pending)
 
 
-def _slice(leaf: np.ndarray, start: int, stop: int, width: int) -> np.ndarray:
-    """Contiguous columns, the last one repeated where the block is not full."""
+def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Memory that JAX takes as it is, without a copy, because it begins at a multiple of 64 bytes."""
+    size = math.prod(shape) * dtype.itemsize
+    raw = np.empty(size + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size].view(dtype).reshape(shape)
+
+
+def _copy(leaf: np.ndarray, room: np.ndarray, start: int, stop: int) -> np.ndarray:
+    """The columns in the room that there is for them, the last one repeated where they do not fill it."""
     part = leaf[..., start:stop]
-    if stop - start == width:
-        return np.ascontiguousarray(part)
-    return np.concatenate([part, np.repeat(part[..., -1:], width - (stop - start), axis=-1)], axis=-1)
+    room[..., : stop - start] = part
+    room[..., stop - start :] = part[..., -1:]
+    return room
 
 
 def _place(leaf: np.ndarray, mesh: Mesh) -> jax.Array:

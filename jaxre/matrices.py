@@ -60,9 +60,8 @@ def fit_matrix(
         part = slice(start, min(start + size, count))
         block = _block(values, part, rows)
         odd = np.arange(block.shape[1])
-        with np.errstate(all="ignore"):
-            complete = np.isfinite(block.sum(axis=0)).any()
-        if design is not None and complete:  # the columns keep their places, or their company would change their bits
+        if design is not None and _some_complete(block):
+            # the columns keep their places, or their company would change their bits
             out[:, part] = fit_shared(plan, design, block)
             odd = np.flatnonzero(out[0, part] == Status.INVALID)  # something missing, or infinite
         if len(odd):
@@ -147,15 +146,22 @@ def _free_memory() -> float:
         return math.inf
 
 
+def _some_complete(block: np.ndarray) -> bool:
+    """Whether any column is finite throughout; mostly the first few say so."""
+    with np.errstate(all="ignore"):
+        return any(np.isfinite(part.sum(axis=0)).any() for part in (block[:, :16], block[:, 16:]))
+
+
 def _block(values: Any, part: slice, rows: np.ndarray) -> np.ndarray:
-    """Columns of whatever holds the values as a new array of doubles, rows in the order of their groups."""
+    """Columns of whatever holds the values as doubles, rows in the order of their groups; a view where it can be."""
     columns, mask = values[:, part], None
     if isinstance(columns, np.ma.MaskedArray):
         columns, mask = columns.data, np.ma.getmaskarray(columns)
     given = np.asarray(columns)
     if given.dtype.kind not in "fiub":
         raise TypeError(f"values must be real numbers, got {given.dtype}; convert them first.")
-    block = np.take(given, rows, axis=0)
+    in_order = len(rows) == len(given) and (rows[1:] > rows[:-1]).all()
+    block = given if in_order else np.take(given, rows, axis=0)
     if block.dtype.kind in "iu" and (inexact := beyond_doubles(block)).any():
         block = np.where(inexact, np.inf, block.astype(np.float64))  # invalid, where it would be rounded
     block = block.astype(np.float64, copy=False)

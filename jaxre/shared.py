@@ -162,9 +162,9 @@ class Reduced:
 
 def reduce_block(design: SharedDesign, y: Array, dtype: jnp.dtype) -> Reduced:
     """Two passes over a block (n, datasets): centred on a pilot and scaled in its own precision, then in `dtype`."""
-    low, high = y.min(axis=0), y.max(axis=0)
-    scale = power_of_two_below(high / 2 - low / 2, jnp)
     pilot = y[0]
+    reach = abs(y / 2 - pilot / 2).max(axis=0)
+    scale = power_of_two_below(reach, jnp)
     centred = (y * scale - pilot * scale).astype(dtype)
     groups, n, p = len(design.sizes), y.shape[0], design.of_basis.shape[0]
     product = lambda a, b: jnp.matmul(a.astype(dtype), b, precision=jax.lax.Precision.HIGHEST)
@@ -190,13 +190,13 @@ def reduce_block(design: SharedDesign, y: Array, dtype: jnp.dtype) -> Reduced:
         squares = jax.ops.segment_sum(squares, design.member, distinct, indices_are_sorted=True)
     coefficients = product(design.of_basis, along)
     eps = float(jnp.finfo(dtype).eps)
-    reach = jnp.finfo(y.dtype).eps * jnp.maximum(abs(low), abs(high)) * scale + (eps if dtype != y.dtype else 0.0)
+    rounding = jnp.finfo(y.dtype).eps * (abs(pilot) + 2 * reach) * scale + (eps if dtype != y.dtype else 0.0)
     slopes = abs(product(jnp.diag(design.rounding.astype(dtype)), coefficients)).sum(axis=0)
-    noise = rounding_floor(n, reach + slopes, p > 1)
-    finite = jnp.isfinite(y).all(axis=0)  # XLA's smallest and largest values may pass over NaN
+    noise = rounding_floor(n, rounding + slopes, p > 1)
     status = jnp.where(floor > noise, 0, int(Status.UNBOUNDED))
-    status = jnp.where(high == low, int(Status.CONSTANT_OUTCOME), status)
-    status = jnp.where(finite, status, int(Status.INVALID)).astype(jnp.int32)
+    status = jnp.where(reach == 0, int(Status.CONSTANT_OUTCOME), status)
+    # a row that is no finite number leaves none; XLA's largest value may pass over NaN
+    status = jnp.where(jnp.isfinite(floor), status, int(Status.INVALID)).astype(jnp.int32)
     return Reduced(
         outcome=Coordinates(squares=squares, floor=floor, valid=status == Status.INTERIOR),
         coordinates=u,
