@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -46,9 +47,16 @@ def picked(estimate: jaxre.Estimate) -> dict[str, jax.Array]:
     return {name: getattr(estimate, name) for name in QUANTITIES}
 
 
-def fitter() -> Callable[[jaxre.Strata], dict[str, jax.Array]]:
-    """reml over stacked strata, vmapped over lanes whose numbers stay in a CPU's cache."""
-    fit = lambda strata: picked(jaxre.reml(strata))
-    if jax.default_backend() != "cpu":
-        return jax.jit(jax.vmap(fit))
-    return jax.jit(lambda stacked: jax.lax.map(fit, stacked, batch_size=256))
+def fitter(one_design: bool = False) -> Callable[[jaxre.Strata], dict[str, jax.Array]]:
+    """reml over stacked strata, vmapped over lanes whose numbers stay in a CPU's cache.
+
+    With `one_design`, sizes and counts are those of the first dataset, and no axis of the vmap.
+    """
+
+    def run(stacked: jaxre.Strata) -> dict[str, jax.Array]:
+        common = {name: getattr(stacked, name)[0] for name in ("rows", "sizes", "counts")} if one_design else {}
+        fit = lambda own: picked(jaxre.reml(dataclasses.replace(own, **common)))
+        own = dataclasses.replace(stacked, **dict.fromkeys(common))
+        return jax.lax.map(fit, own, batch_size=256) if jax.default_backend() == "cpu" else jax.vmap(fit)(own)
+
+    return jax.jit(run)

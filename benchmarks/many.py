@@ -135,11 +135,11 @@ def drawn(rng: np.random.Generator, groups: np.ndarray, count: int) -> np.ndarra
     return rng.normal(size=(len(groups), count)) + 0.7 * rng.normal(size=(40, count))[groups]
 
 
-def moments(sizes: tuple[int, ...], each: int) -> dict[str, Any]:
+def moments(sizes: tuple[int, ...], each: int, one_design: bool) -> dict[str, Any]:
     """From stacked moments to estimates on the device, with `each` groups of every size."""
     with jax.enable_x64(True):
         strata = jax.tree.map(jax.numpy.asarray, from_moments.draw(COUNT, sizes, each))
-        fit = from_moments.fitter()
+        fit = from_moments.fitter(one_design)
         return timed(lambda: SimpleNamespace(**jax.block_until_ready(fit(strata))), COUNT)
 
 
@@ -183,8 +183,9 @@ def main() -> None:
         "balanced design, p = 1": lambda: matrix(1, peers, refits.ICC_TOOLS, balanced=True),
         "5 % missing, p = 1": lambda: matrix(1, peers, missing=0.05),
         "designs of their own, long table, p = 1": lambda: long_table(COUNT // 4),
-        "from moments, 5 sizes, p = 1": lambda: moments((2, 3, 5, 8, 13), 8),
-        "from moments, balanced, p = 1": lambda: moments((5,), 40),
+        "from moments, 5 sizes, p = 1": lambda: moments((2, 3, 5, 8, 13), 8, True),
+        "from moments, 5 sizes of each its own, p = 1": lambda: moments((2, 3, 5, 8, 13), 8, False),
+        "from moments, balanced, p = 1": lambda: moments((5,), 40, True),
     }
     beside = {
         "memory": lambda: processes.memory(groups, 256 if QUICK else 10_240),

@@ -165,7 +165,7 @@ def reduce_block(design: SharedDesign, y: Array, dtype: jnp.dtype) -> Reduced:
     pilot = y[0]
     reach = abs(y / 2 - pilot / 2).max(axis=0)
     scale = power_of_two_below(reach, jnp)
-    centred = (y * scale - pilot * scale).astype(dtype)
+    centred = jax.lax.optimization_barrier((y * scale - pilot * scale).astype(dtype))  # once, for all that read it
     groups, n, p = len(design.sizes), y.shape[0], design.of_basis.shape[0]
     product = lambda a, b: jnp.matmul(a.astype(dtype), b, precision=jax.lax.Precision.HIGHEST)
     by_group = lambda rows: jax.ops.segment_sum(rows, design.codes, groups, indices_are_sorted=True)
