@@ -64,7 +64,8 @@ def many_markdown(report: dict[str, Any]) -> str:
         f"Fits a second on one core, in double precision, from NumPy values to NumPy estimates (components, ICC, "
         f"coefficients, standard errors, criterion, status, certificate); the shared design has 200 observations in 40 "
         f"unequal groups, designs of their own about 100; from moments is `reml`, vmapped and compiled, over "
-        f"stacked `Strata`. {machine['machine']}, jax {machine['jax']}.",
+        f"stacked `Strata` that share sizes and counts, or have each their own. "
+        f"{machine['machine']}, jax {machine['jax']}.",
         rows(["datasets, REML", "fits a second", "certified", "times reading once"], body),
     ]
     beside = {name: result["peers"] for name, result in results.items() if "peers" in result}

@@ -63,7 +63,7 @@ def fit_matrix(
         if design is not None and _some_complete(block):
             # the columns keep their places, or their company would change their bits
             out[:, part] = fit_shared(plan, design, block)
-            odd = np.flatnonzero(out[0, part] == Status.INVALID)  # something missing, or infinite
+            odd = _doubtful(out[0, part], block)
         if len(odd):
             some = block if len(odd) == block.shape[1] else block[:, odd]
             used[start + odd] = len(rows) - np.isnan(some).sum(axis=0)
@@ -150,6 +150,14 @@ def _some_complete(block: np.ndarray) -> bool:
     """Whether any column is finite throughout; mostly the first few say so."""
     with np.errstate(all="ignore"):
         return any(np.isfinite(part.sum(axis=0)).any() for part in (block[:, :16], block[:, 16:]))
+
+
+def _doubtful(status: np.ndarray, block: np.ndarray) -> np.ndarray:
+    """Columns in which something is missing, or infinite, or that a sample of their rows may have scaled wrongly."""
+    doubtful = (status == Status.INVALID) | (status == Status.UNBOUNDED)
+    constant = np.flatnonzero(status == Status.CONSTANT_OUTCOME)
+    doubtful[constant] = (block[:, constant] != block[:1, constant]).any(axis=0)
+    return np.flatnonzero(doubtful)
 
 
 def _block(values: Any, part: slice, rows: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ from jaxre.search import KEPT_OPTIMA, quick_search, whole_search
 from jaxre.spectrum import Coordinates, Spectrum, spectral_curve, spectral_profile, spectrum_of
 from jaxre.status import Status
 
+SAMPLED = 16  # rows that say how an outcome is scaled
 MOST_GROUPS = 4000  # groups up to which the eigenvalues of a design are worth their time
 
 
@@ -161,11 +162,16 @@ class Reduced:
 
 
 def reduce_block(design: SharedDesign, y: Array, dtype: jnp.dtype) -> Reduced:
-    """Two passes over a block (n, datasets): centred on a pilot and scaled in its own precision, then in `dtype`."""
+    """Two passes over a block (n, datasets): centred on a pilot and scaled in its own precision, then in `dtype`.
+
+    The scale comes from a sample of the rows, which suits all but data with rows beyond 1e100 times those: what then
+    overflows is INVALID, what vanishes UNBOUNDED or CONSTANT_OUTCOME, and these are to be looked at again.
+    """
     pilot = y[0]
-    reach = abs(y / 2 - pilot / 2).max(axis=0)
-    scale = power_of_two_below(reach, jnp)
-    centred = jax.lax.optimization_barrier((y * scale - pilot * scale).astype(dtype))  # once, for all that read it
+    reach = abs(y[:: max(1, len(y) // SAMPLED)] - pilot).max(axis=0)
+    scale = power_of_two_below(jnp.where(jnp.isfinite(reach), reach, 0), jnp)
+    # once, for all that read it
+    centred = jax.lax.optimization_barrier((y * scale - pilot * scale).astype(dtype))
     groups, n, p = len(design.sizes), y.shape[0], design.of_basis.shape[0]
     product = lambda a, b: jnp.matmul(a.astype(dtype), b, precision=jax.lax.Precision.HIGHEST)
     by_group = lambda rows: jax.ops.segment_sum(rows, design.codes, groups, indices_are_sorted=True)
@@ -190,12 +196,14 @@ def reduce_block(design: SharedDesign, y: Array, dtype: jnp.dtype) -> Reduced:
         squares = jax.ops.segment_sum(squares, design.member, distinct, indices_are_sorted=True)
     coefficients = product(design.of_basis, along)
     eps = float(jnp.finfo(dtype).eps)
-    rounding = jnp.finfo(y.dtype).eps * (abs(pilot) + 2 * reach) * scale + (eps if dtype != y.dtype else 0.0)
+    explained = (along * along).sum(axis=0) / (n if p == 1 else 1)
+    spread = jnp.sqrt(floor + squares.sum(axis=0) + explained)  # at least the largest deviation from the pilot
+    rounding = jnp.finfo(y.dtype).eps * (abs(pilot) * scale + spread) + (eps * spread if dtype != y.dtype else 0.0)
     slopes = abs(product(jnp.diag(design.rounding.astype(dtype)), coefficients)).sum(axis=0)
     noise = rounding_floor(n, rounding + slopes, p > 1)
     status = jnp.where(floor > noise, 0, int(Status.UNBOUNDED))
-    status = jnp.where(reach == 0, int(Status.CONSTANT_OUTCOME), status)
-    # a row that is no finite number leaves none; XLA's largest value may pass over NaN
+    status = jnp.where(spread == 0, int(Status.CONSTANT_OUTCOME), status)
+    # a row that is no finite number leaves none
     status = jnp.where(jnp.isfinite(floor), status, int(Status.INVALID)).astype(jnp.int32)
     return Reduced(
         outcome=Coordinates(squares=squares, floor=floor, valid=status == Status.INTERIOR),

@@ -205,6 +205,23 @@ def test_rows_without_a_label_or_a_covariate_are_left_out():
     assert_same(fits, 0, jaxre.fit(values[:, 0], labels, x))
 
 
+@pytest.mark.parametrize("p", [1, 2])
+def test_rows_out_of_all_proportion_are_fitted_like_the_others(p, rng):
+    """The scale of an outcome comes from a sample of its rows, 0, 4, 8, ... of 64; here the others are far off it."""
+    groups = np.repeat(np.arange(16), 4)
+    values = rng.normal(size=(64, 5))
+    values[1, 0] = 1e200
+    values[:, 1] *= np.where(np.arange(64) % 4 == 0, 0, 1e-200)
+    values[:, 2:4] = [1e-200, 0]
+    values[1::4, 2], values[2::4, 2] = 3e-200, -1e-200
+    values[1, 3] = 1e-300
+    covariates = None if p == 1 else rng.normal(size=(64, 1))
+    fits = jaxre.fit_many(values, groups, covariates)
+    for i, single in enumerate(one_at_a_time(values, groups, covariates, "reml")):
+        assert_same(fits, i, single)
+    assert fits.status[4] < Status.UNBOUNDED
+
+
 @pytest.mark.parametrize("power", [-498, 498, 30])
 def test_scale_and_location_only_scale_and_move(power):
     rng = np.random.default_rng(3)
