@@ -28,7 +28,7 @@ from jaxre.settings import SINGLE, own_settings, quick_jit
 from jaxre.status import Status
 
 METHODS = ("reml", "ml", "anova")
-BUCKETS = tuple(4**i for i in range(1, 20))  # strata are padded to these, so that new data seldom compile anew
+BUCKETS = tuple(4**i for i in range(20))  # strata are padded to these, so that new data seldom compile anew
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
