@@ -22,6 +22,7 @@ of them holds a minimum. The others are left to the branch and bound.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -31,10 +32,10 @@ from jaxre.profile import Curve, Profile, drop, score, score_noise, score_root
 from jaxre.records import record
 from jaxre.rows import Array
 
-STRIDE = 1.45  # of 1 + largest size * lambda, the longest from one point of the first look to the next
+STRIDE, LONGEST_STRIDE = math.log(1.35), math.log(1.45)  # in log(1 + largest size * lambda), between first looks
 WIDTH = 16  # points that are looked at in one round of branch and bound, and basins that are kept
 ROWS = 96  # intervals that are kept at once
-REFINED = 3  # steps towards the root of F before the optimiser starts
+REFINED = 4  # steps towards the root of F before the optimiser starts
 GROWTH = 4.0  # of 1 + typical size * lambda, from one first point to the next
 ROUNDS = 500
 MANY = 100.0
@@ -67,23 +68,36 @@ def first_look(curve: Curve) -> Look:
     blank = jnp.zeros_like(curve.floor)
     zero = curve.at(blank)
     at_zero = rises_at(zero, curve)
-    end = jnp.clip(1 + 1.001 * curve.largest * curve.rises_from, STRIDE, STRIDE**curve.looks)
-    stride = end ** (1 / curve.looks)  # of 1 + largest size * lambda
+    reach = jnp.clip(jnp.log1p(1.001 * curve.largest * curve.rises_from), STRIDE, curve.looks * LONGEST_STRIDE)
+    looks = jnp.where(curve.valid & (reach > STRIDE), jnp.clip(jnp.ceil(reach / STRIDE), 1, curve.looks), 1)
+    stride = jnp.exp(reach / looks)  # of 1 + largest size * lambda
 
-    def step(_: int, state: tuple[Any, ...]) -> tuple[Any, ...]:
+    def step(i: Array, state: tuple[Any, ...]) -> tuple[Any, ...]:
         a, growth, tally, low = state
-        growth = growth * stride
+        mine = i < looks  # else only others of the batch have points left, and this dataset stays where it is
+        growth = growth * jnp.where(mine, stride, 1.0)
         b = facts_of(curve.at((growth - 1) / curve.largest), curve)
-        tally = tally + _tally(*_inside(a, b, a.root < 0, curve))
+        tally = tally + jnp.where(mine, _tally(*_inside(a, b, a.root < 0, curve)), 0.0)
         return b, growth, tally, jnp.where(tally == 0, b.ratio, low)
 
     first = facts_of(zero, curve)
     first = first._replace(root=jnp.where(at_zero, abs(first.root), -abs(first.root)))
     start = first, blank + 1, jnp.where(at_zero, blank + 1, blank), blank
-    last, _, tally, low = jax.lax.fori_loop(0, curve.looks, step, start)
+    last, _, tally, low = jax.lax.fori_loop(0, most_of_batch(looks.astype(jnp.int32)), step, start)
     tally = tally + _tally(*_beyond(last, last.root < 0, curve))
     high = jnp.where(low == last.ratio, jnp.inf, ((1 + curve.largest * low) * stride * (1 + 1e-6) - 1) / curve.largest)
     return Look(settled=tally == 1, at_zero=at_zero, low=low, high=high, start=low)
+
+
+@jax.custom_batching.custom_vmap
+def most_of_batch(number: Array) -> Array:
+    """The number; under vmap the largest of the batch, once for all, so that a loop can end there."""
+    return number
+
+
+@most_of_batch.def_vmap
+def _most_of_batch(size: int, batched: list[bool], number: Array) -> tuple[Array, bool]:
+    return most_of_batch(number.max(axis=0) if batched[0] else number), False
 
 
 def _tally(one: Array, unknown: Array) -> Array:
