@@ -1,5 +1,7 @@
 """The certificate against grids: every local optimum is found, none is invented, and the bounds of the proof hold."""
 
+import dataclasses
+
 import dense
 import designs
 import jax
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 
 import jaxre
-from jaxre import Status
+from jaxre import Status, certificate
 from jaxre.certificate import find_basins
 from jaxre.effects import normal_equations
 from jaxre.profile import curve, profile
@@ -232,3 +234,21 @@ def test_a_root_of_the_score_that_is_nearly_triple(push, certified):
     assert bool(found.certified) == certified
     assert found.ratio == pytest.approx(place, rel=0.03 if push else 1e-3)
     assert abs(f_at(t, found.ratio)[0]) < 1e-14  # rounding of F, whose terms are about 1
+
+
+def test_company_in_a_vmap_changes_no_bit():
+    """How many points the first look takes depends on the whole batch, but a dataset's own points do not."""
+    near, far = (4, 4, 5, 5, 6, 6), (2, 2, 2, 60, 70, 80)  # F is known to rise early, and late
+    own = [designs.strata(*designs.simulate(i, near, 0.5, 1)) for i in range(4)]
+    wide = [designs.strata(*designs.simulate(i, far, 0.5, 1)) for i in range(4)]
+    broken = [dataclasses.replace(strata, status=np.int32(Status.INVALID)) for strata in wide]
+    looks = [float(curve(normal_equations(strata[0]), True).rises_from) for strata in (own, wide)]
+    assert np.log1p(6 * looks[0]) < 2 * certificate.STRIDE < 6 * certificate.STRIDE < np.log1p(80 * looks[1])
+    alone, *others = (
+        jax.tree.map(lambda leaf: np.asarray(leaf)[:4], ESTIMATE["reml"](designs.stack([*own, *company])))
+        for company in (own, wide, broken)
+    )
+    assert alone.certified.all()
+    assert (alone.optima == 1).all()
+    for other in others:
+        jax.tree.map(np.testing.assert_array_equal, alone, other)
