@@ -30,6 +30,7 @@ def markdown(report: dict[str, Any]) -> str:
         for tool in tools
         if (found := largest["results"][tool].get("peak_megabytes"))
     ]
+    slow = [tool for tool in tools if not largest["results"][tool].get("peak_megabytes")]
     starts = report["cold_start"]
     parts = [
         f"One fit by REML: median time, and relative error of `between`. {machine['processor']}, one core, "
@@ -39,7 +40,7 @@ def markdown(report: dict[str, Any]) -> str:
         rows(list(labels["results"]), [[cell(result) for result in labels["results"].values()]]),
         f"Peak memory of the whole process, {described(largest)}, and before the fit: "
         + ", ".join(f"{tool} {after:.0f} ({before:.0f}) MB" for tool, after, before in memory)
-        + ".",
+        + f"; {' and '.join(slow)} needed longer than 20 s." * bool(slow),
         "Import and first fit in a fresh process: "
         + ", ".join(f"{duration(found['seconds'])} {kind}" for kind, found in starts.items())
         + f" (import alone {duration(starts['without a cache']['import'])}).",
