@@ -8,12 +8,14 @@ functions that work inside jit and vmap.
 
 from jaxre import datasets
 from jaxre.batches import share
+from jaxre.coefficients import CoefficientTests, ContrastTest, coefficient_tests, contrast_test
 from jaxre.components import Components, covariance, expectation, group_mean_variance
 from jaxre.effects import Blue, Blup, blue, blup, group_means
 from jaxre.estimate import Estimate, anova, ml, reml
 from jaxre.fits import FitMany
 from jaxre.fitting import Fit, fit
 from jaxre.frame import Frame
+from jaxre.information import Information, information
 from jaxre.likelihood import (
     LogVarianceDerivatives,
     log_likelihood,
@@ -30,12 +32,15 @@ __version__ = "0.1.0"
 __all__ = [
     "Blue",
     "Blup",
+    "CoefficientTests",
     "Components",
+    "ContrastTest",
     "Estimate",
     "Fit",
     "FitMany",
     "Frame",
     "GroupMoments",
+    "Information",
     "LogVarianceDerivatives",
     "Path",
     "Status",
@@ -44,6 +49,8 @@ __all__ = [
     "anova",
     "blue",
     "blup",
+    "coefficient_tests",
+    "contrast_test",
     "covariance",
     "datasets",
     "expectation",
@@ -52,6 +59,7 @@ __all__ = [
     "group_mean_variance",
     "group_means",
     "group_moments",
+    "information",
     "log_likelihood",
     "log_variance_derivatives",
     "ml",

@@ -84,6 +84,8 @@ class Fit:
     """rows used."""
     dropped: int
     """rows left out because of missing values."""
+    moments: GroupMoments
+    """sufficient statistics by group, in order of the sorted labels, for the pure functions of inference."""
 
     @property
     def p(self) -> int:
@@ -199,6 +201,7 @@ def fit(
         blup_se=blup_se[order],
         n=len(data.values),
         dropped=data.dropped,
+        moments=moments,
     )
 
 

@@ -1,0 +1,286 @@
+"""t and F tests of the coefficients with Satterthwaite's and with Kenward and Roger's degrees of freedom."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxre.components import Components
+from jaxre.distributions import f_tails, level_of, t_p_value, t_quantile
+from jaxre.effects import Gls, NormalEquations, gls, matmul, normal_equations
+from jaxre.information import expected, inverse_2, observed
+from jaxre.moments import GroupMoments, Strata, as_strata
+from jaxre.profile import degrees, profile_of
+from jaxre.records import record
+from jaxre.rows import Array
+from jaxre.status import Status
+
+DF = ("satterthwaite", "kenward-roger")
+
+
+@record
+class CoefficientTests:
+    """A t test and an interval for each coefficient or contrast; see `coefficient_tests`."""
+
+    estimate: Array
+    """(q,) [y/x], L beta."""
+    standard_error: Array
+    """(q,) [y/x]; with Kenward and Roger's, from their adjusted covariance."""
+    df: Array
+    """(q,) [1]."""
+    t: Array
+    """(q,) [1], estimate / standard_error."""
+    p_value: Array
+    """(q,) two-sided."""
+    low: Array
+    """(q,) [y/x], lower end of the interval."""
+    high: Array
+    """(q,) [y/x], upper end."""
+    covariance: Array
+    """(q, q) [(y/x)^2], of L beta."""
+
+
+@record
+class ContrastTest:
+    """A joint F test of several contrasts; see `contrast_test`."""
+
+    statistic: Array
+    """() [1], F; with Kenward and Roger's, scaled by their lambda."""
+    df1: Array
+    """() [1], how many contrasts."""
+    df2: Array
+    """() [1]."""
+    p_value: Array
+    """()."""
+    scaling: Array
+    """() [1], lambda of Kenward and Roger; 1 with Satterthwaite's."""
+
+
+def coefficient_tests(
+    moments: GroupMoments | Strata,
+    components: Components,
+    contrasts: ArrayLike | None = None,
+    *,
+    df: str = "satterthwaite",
+    level: float = 0.95,
+    restricted: bool = True,
+) -> CoefficientTests:
+    """t tests and intervals, one for each row of L beta, at estimated variance components.
+
+    Satterthwaite: df = 2 f^2 / Var(f) with f the variance of the contrast as a function of (within, between), whose
+    covariance is the inverse of the observed information, as in lmerTest. On the boundary between = 0 the likelihood
+    has no curvature that would say how well between is known; there the expected information takes its place. lmerTest
+    has n - p degrees of freedom then, as if between were known to be 0, which is anticonservative.
+
+    Kenward and Roger: the covariance of beta with their correction for its bias, and df from the expected information
+    of the restricted likelihood; for one contrast those of Satterthwaite with that information.
+
+    Args:
+        moments: sufficient statistics, by group or by stratum.
+        components: the estimates; for Kenward and Roger's those of REML.
+        contrasts: (q, p) or (p,) [x], rows of L; by default each coefficient.
+        df: "satterthwaite" or "kenward-roger".
+        level: [1], of the intervals.
+        restricted: whether the estimates are those of REML (or the analysis of variance) or of maximum likelihood.
+
+    Returns:
+        CoefficientTests with q entries.
+
+    Errors:
+        ValueError for a level outside (0, 1), contrasts of another length than p, an unknown df, or Kenward and Roger's
+        without REML. Degenerate moments give NaN.
+
+    Source: Satterthwaite (1946), Biometrics Bulletin 2, 110-114; Kenward and Roger (1997), Biometrics 53, 983-997;
+        Kuznetsova, Brockhoff and Christensen (2017), Journal of Statistical Software 82(13).
+
+    Example:
+        >>> import jaxre
+        >>> moments = jaxre.group_moments([3.0, 5.0, 11.0, 9.0, 7.0, 6.0], [0, 0, 1, 1, 2, 2])
+        >>> tests = jaxre.coefficient_tests(moments, jaxre.reml(moments), df="kenward-roger")
+        >>> print(f"{tests.df[0]:.4f} {tests.p_value[0]:.4f}")
+        2.0000 0.0593
+    """
+    at = _Fitted(moments, components, df, restricted)
+    rows, size = at.rows(contrasts)
+    level = level_of(level)
+    covariance, (spread, *changes) = at.covariance(rows), at.spreads(rows)
+    freedom = at.freedom(jnp.diagonal(spread), [jnp.diagonal(change) for change in changes])
+    estimate = at.estimate(contrasts)
+    error = jnp.sqrt(jnp.diagonal(covariance)) * size
+    t = estimate / error
+    margin = t_quantile(level, freedom) * error
+    return CoefficientTests(
+        estimate=estimate,
+        standard_error=error,
+        df=freedom,
+        t=t,
+        p_value=t_p_value(t, freedom),
+        low=estimate - margin,
+        high=estimate + margin,
+        covariance=covariance * size * size[:, None],
+    )
+
+
+def contrast_test(
+    moments: GroupMoments | Strata,
+    components: Components,
+    contrasts: ArrayLike,
+    *,
+    df: str = "satterthwaite",
+    restricted: bool = True,
+) -> ContrastTest:
+    """Joint F test of L beta = 0, with the degrees of freedom of Satterthwaite or of Kenward and Roger.
+
+    Satterthwaite's: the contrasts are turned to be uncorrelated, and the mean of their squared t statistics is F with
+    df2 = sum nu / (nu - 2) / sum 1 / (nu - 2) from their own degrees of freedom nu (2 where one is below 2), as in
+    lmerTest.
+
+    Args:
+        moments: sufficient statistics, by group or by stratum.
+        components: the estimates; for Kenward and Roger's those of REML.
+        contrasts: (q, p) [x], linearly independent rows of L.
+        df: "satterthwaite" or "kenward-roger".
+        restricted: whether the estimates are those of REML (or the analysis of variance) or of maximum likelihood.
+
+    Returns:
+        ContrastTest.
+
+    Errors:
+        As `coefficient_tests`; ValueError for concrete contrasts that depend on each other.
+
+    Source: Kenward and Roger (1997), Biometrics 53, 983-997; Kuznetsova, Brockhoff and Christensen (2017), Journal of
+        Statistical Software 82(13), section 4.2.
+
+    Example:
+        >>> import jaxre
+        >>> import numpy as np
+        >>> y = [3.0, 5.0, 11.0, 9.5, 7.0, 6.0, 8.0]
+        >>> moments = jaxre.group_moments(y, [0, 0, 1, 1, 2, 2, 2], np.array([[0, 1, 0, 1, 2, 3, 4.0]]).T)
+        >>> test = jaxre.contrast_test(moments, jaxre.reml(moments), [[0, 1]], df="kenward-roger")
+        >>> print(test.df1, bool(0 < test.p_value < 1))
+        1.0 True
+    """
+    at = _Fitted(moments, components, df, restricted)
+    rows, sizes = at.rows(contrasts)
+    size = sizes.max()  # one for all, since turning them depends on how they are weighed against each other
+    rows, q = rows * (sizes / size)[:, None], rows.shape[0]
+    if isinstance(contrasts, (list, tuple, np.ndarray)):
+        rank = np.linalg.matrix_rank(np.atleast_2d(np.asarray(contrasts, float)))
+        if rank < q:
+            raise ValueError(f"contrasts must be linearly independent, got {q} rows of rank {rank}; leave some out.")
+    estimate, (spread, *changes) = at.estimate(contrasts) / size, at.spreads(rows)
+    if df == "kenward-roger":
+        return _kenward_roger(estimate, at.covariance(rows), spread, changes, at.uncertainty)
+    variances, turn = jnp.linalg.eigh(spread)
+    squares = (turn.T @ estimate) ** 2 / variances
+    nu = at.freedom(variances, [jnp.diagonal(turn.T @ change @ turn) for change in changes])
+    excess = jnp.where(nu > 2, nu - 2, 1.0)
+    df2 = jnp.where((nu > 2).all(), (nu / excess).sum() / (1 / excess).sum(), 2.0) if q > 1 else nu[0]
+    statistic = squares.mean()
+    df1 = jnp.asarray(q, statistic.dtype)
+    return ContrastTest(
+        statistic=statistic,
+        df1=df1,
+        df2=df2 + 0 * statistic,
+        p_value=f_tails(statistic, df1, df2)[1],
+        scaling=jnp.ones_like(statistic),
+    )
+
+
+def _kenward_roger(
+    estimate: Array, adjusted: Array, spread: Array, changes: list[Array], uncertainty: Array
+) -> ContrastTest:
+    """The scaled F statistic and its df2 from the first two moments of F, matched as Kenward and Roger do."""
+    q = len(estimate)
+    turned = [jnp.linalg.solve(spread, change) for change in changes]
+    pairs = [(i, j) for i in range(2) for j in range(2)]
+    a1 = sum(uncertainty[i, j] * jnp.trace(turned[i]) * jnp.trace(turned[j]) for i, j in pairs)
+    a2 = sum(uncertainty[i, j] * jnp.trace(turned[i] @ turned[j]) for i, j in pairs)
+    b = (a1 + 6 * a2) / (2 * q)
+    g = ((q + 1) * a1 - (q + 4) * a2) / ((q + 2) * a2)
+    below = 3 * q + 2 * (1 - g)
+    c1, c2, c3 = g / below, (q - g) / below, (q + 2 - g) / below
+    shrunk = 1 - a2 / q  # 1 / E*
+    rho = (1 + c1 * b) / ((1 - c2 * b) ** 2 * (1 - c3 * b)) * shrunk**2 / q
+    df2 = 4 + (q + 2) / (q * rho - 1) if q > 1 else 2 / a2
+    scaling = df2 * shrunk / (df2 - 2) if q > 1 else jnp.ones_like(a2)
+    statistic = scaling * (estimate @ jnp.linalg.solve(adjusted, estimate)) / q
+    df1 = jnp.asarray(q, statistic.dtype)
+    return ContrastTest(statistic=statistic, df1=df1, df2=df2, p_value=f_tails(statistic, df1, df2)[1], scaling=scaling)
+
+
+class _Fitted:
+    """Generalised least squares at the estimates, and how its covariance changes with the two variances."""
+
+    def __init__(self, moments: GroupMoments | Strata, components: Components, df: str, restricted: bool) -> None:
+        if df not in DF:
+            raise ValueError(f"df must be one of {', '.join(map(repr, DF))}, got {df!r}.")
+        if df == "kenward-roger" and not restricted:
+            raise ValueError(
+                "the degrees of freedom of Kenward and Roger are those of REML: fit by method='reml', "
+                "or use df='satterthwaite'."
+            )
+        self.adjust = df == "kenward-roger"
+        strata = as_strata(moments)
+        equations, self.ratio = normal_equations(strata), jnp.asarray(components.ratio)
+        self.frame, self.fit = strata.frame, gls(equations, self.ratio)
+        scaled = components.within * self.frame.scale * self.frame.scale
+        self.within = jnp.where(strata.status == Status.INTERIOR, scaled, jnp.nan)
+        at, n = profile_of(equations, self.fit, self.ratio, restricted), degrees(strata, restricted)
+        of_expected = expected(at, n, self.within)
+        interior = (self.ratio > 0) & (not self.adjust)
+        self.uncertainty = inverse_2(jnp.where(interior, observed(at, n, self.within), of_expected))
+        self.first, self.second = _powers(equations, self.fit)
+
+    def rows(self, contrasts: ArrayLike | None) -> tuple[Array, Array]:
+        """(q, p) contrasts of gamma, and (q,) sizes by which they have been divided."""
+        transform = self.frame.transform
+        rows = transform if contrasts is None else _contrasts(contrasts, len(transform)) @ transform
+        size = abs(rows).max(axis=1)
+        return rows / size[:, None], size
+
+    def estimate(self, contrasts: ArrayLike | None) -> Array:
+        """(q,) L beta."""
+        beta = self.frame.origin + self.frame.transform @ self.fit.gamma
+        return beta if contrasts is None else _contrasts(contrasts, len(beta)) @ beta
+
+    def spreads(self, rows: Array) -> tuple[Array, Array, Array]:
+        """(q, q) L Phi L' and its derivatives in within and between: of within C, C (M - ratio A) C and C A C."""
+        pulled = rows @ self.fit.inverse
+        spread = pulled @ rows.T
+        of_between = pulled @ self.first @ pulled.T
+        return self.within * spread, spread - self.ratio * of_between, of_between
+
+    def freedom(self, variances: Array, changes: list[Array]) -> Array:
+        """(q,) Satterthwaite's 2 f^2 / Var(f) of (q,) variances f that change so with within and between."""
+        gradient = jnp.stack(changes)
+        return 2 * variances**2 / (gradient * matmul(self.uncertainty, gradient)).sum(axis=0)
+
+    def covariance(self, rows: Array) -> Array:
+        """(q, q) of L beta; Kenward and Roger add 2 Phi sum W_ij (Q_ij - P_i Phi P_j) Phi."""
+        inverse, ratio = self.fit.inverse, self.ratio
+        plain = self.within * (rows @ inverse @ rows.T)
+        if not self.adjust:
+            return plain
+        # with M, A and B the sums of w, w^2 and w^3; V_i is I or ZZ'
+        a, b = self.first, self.second
+        gap = b - a @ inverse @ a  # Q_bb - P_b Phi P_b; the others are -ratio and ratio^2 times it
+        w = self.uncertainty / self.within
+        weight = w[1, 1] - 2 * ratio * w[0, 1] + ratio * ratio * w[0, 0]
+        return plain + 2 * weight * (rows @ inverse @ gap @ inverse @ rows.T)
+
+
+def _powers(equations: NormalEquations, fit: Gls) -> tuple[Array, Array]:
+    """X'H^-1 ZZ' H^-1 X and X'H^-1 ZZ' H^-1 ZZ' H^-1 X."""
+    p, w = len(fit.gamma), fit.weights
+    products = equations.products[:, :p, :p].reshape(len(w), p * p)
+    second, third = matmul(jnp.stack([w * w, w * w * w]), products)
+    return second.reshape(p, p), third.reshape(p, p)
+
+
+def _contrasts(contrasts: ArrayLike, p: int) -> Array:
+    rows = jnp.atleast_2d(jnp.asarray(contrasts, float))
+    if rows.ndim != 2 or rows.shape[1] != p:
+        raise ValueError(f"contrasts must have shape (q, {p}), a column for each coefficient, got {rows.shape}.")
+    return rows

@@ -1,0 +1,115 @@
+"""Probabilities and quantiles of F, t and chi-square in JAX, each tail to its own digits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import betainc, betaln, erfc, ndtri
+from jax.typing import ArrayLike
+
+from jaxre.rows import Array
+
+STEPS = 100  # of a bracketed search: bisection alone needs no more for a double
+
+
+def increasing_root(
+    function: Callable[[Array], tuple[Array, Array]], low: Array, high: Array, start: Array, scale: float = 0.0
+) -> Array:
+    """Roots of increasing functions, one an element, by Newton's method inside a bracket that closes in.
+
+    Args:
+        function: from x to values and slopes, element by element; NaN counts as a value below 0.
+        low: left ends, finite.
+        high: right ends, finite.
+        start: first iterates.
+        scale: added to |x| to say what a small step is; 1 where x is a logarithm.
+
+    Returns:
+        the roots; `low` or `high` where a function has one sign on its bracket.
+    """
+    eps = jnp.finfo(jnp.result_type(start)).eps
+
+    def step(state: tuple[Array, ...]) -> tuple[Array, ...]:
+        x, low, high, count, done = state
+        value, slope = function(x)
+        low, high = jnp.where(value > 0, low, x), jnp.where(value > 0, x, high)
+        newton = x - value / slope
+        inside = (newton > low) & (newton < high)
+        new = jnp.where(inside, newton, low + (high - low) / 2)
+        # the error of Newton's next step is of the order of its square
+        ended = (inside & (abs(new - x) <= eps**0.6 * (abs(x) + scale))) | (high - low <= 2 * eps * abs(x))
+        ended = ended | (value == 0)
+        return jnp.where(done | (value == 0), x, new), low, high, count + 1, done | ended
+
+    start = jnp.clip(start, low, high)
+    blank = jnp.zeros_like(start)
+    first = start, low + blank, high + blank, jnp.zeros((), jnp.int32), blank > 0
+    return jax.lax.while_loop(lambda state: ~state[-1].all() & (state[3] < STEPS), step, first)[0]
+
+
+def f_tails(x: ArrayLike, df1: ArrayLike, df2: ArrayLike) -> tuple[Array, Array]:
+    """Probabilities below and above x under F(df1, df2), each with its own digits."""
+    x, df1, df2 = (jnp.asarray(number, float) for number in (x, df1, df2))
+    ratio = jnp.maximum(df1 * x / df2, 0)
+    below = betainc(df1 / 2, df2 / 2, ratio / (1 + ratio))
+    above = betainc(df2 / 2, df1 / 2, 1 / (1 + ratio))
+    return jnp.where(x == jnp.inf, 1.0, below), jnp.where(x == jnp.inf, 0.0, above)
+
+
+def f_quantile(probability: ArrayLike, df1: ArrayLike, df2: ArrayLike) -> Array:
+    """Quantile of F(df1, df2): 0 and infinity at probabilities 0 and 1.
+
+    Newton's method for the logarithm of the smaller tail in log x, from Paulson's approximation.
+    """
+    p, df1, df2 = (jnp.asarray(number, float) for number in (probability, df1, df2))
+    lower = p < 0.5
+    tail = jnp.where(lower, p, 1 - p)
+    inner = (tail > 0) & (tail <= 0.5)
+    tail = jnp.where(inner, tail, 0.5) + 0 * (df1 + df2)
+    a, b, z = 2 / (9 * df1), 2 / (9 * df2), jnp.where(lower, 1.0, -1.0) * ndtri(tail)
+    root = jnp.sqrt(jnp.maximum((1 - a) ** 2 * b + (1 - b) ** 2 * a - a * b * z * z, 0))
+    cube = ((1 - a) * (1 - b) + z * root) / ((1 - b) ** 2 - b * z * z)
+    start = 3 * jnp.log(jnp.where(cube > 0, cube, jnp.nan))
+    half_1, half_2 = df1 / 2, df2 / 2
+    norm, first, second = betaln(half_1, half_2), jnp.where(lower, half_1, half_2), jnp.where(lower, half_2, half_1)
+
+    def excess(log_x: Array) -> tuple[Array, Array]:
+        ratio = df1 * jnp.exp(log_x) / df2
+        log_density = half_1 * jnp.log(ratio) - (half_1 + half_2) * jnp.log1p(ratio) - norm  # of log x
+        mine = betainc(first, second, jnp.where(lower, ratio, 1.0) / (1 + ratio))
+        value = jnp.where(lower, 1.0, -1.0) * (jnp.log(mine) - jnp.log(tail))
+        return value, jnp.exp(log_density) / mine
+
+    start = jnp.where(jnp.isfinite(start), start, 0.0)
+    found = jnp.exp(increasing_root(excess, jnp.full_like(tail, -700.0), jnp.full_like(tail, 700.0), start, 1.0))
+    known = (df1 > 0) & (df2 > 0) & (p >= 0) & (p <= 1)
+    return jnp.where(known, jnp.where(inner, found, jnp.where(lower, 0.0, jnp.inf)), jnp.nan)
+
+
+def t_p_value(t: ArrayLike, df: ArrayLike) -> Array:
+    """Two-sided p-value of Student's t; of a normal deviate where df is infinite."""
+    t, df = jnp.asarray(t, float), jnp.asarray(df, float)
+    normal = jnp.isinf(df)
+    number = jnp.where(normal, 1.0, df)
+    return jnp.where(normal, erfc(abs(t) / jnp.sqrt(2.0)), f_tails(t * t, 1.0, number)[1])
+
+
+def t_quantile(level: ArrayLike, df: ArrayLike) -> Array:
+    """t with P(|T| <= t) = level; the normal one where df is infinite."""
+    level, df = jnp.asarray(level, float), jnp.asarray(df, float)
+    normal = jnp.isinf(df)
+    return jnp.where(normal, -ndtri((1 - level) / 2), jnp.sqrt(f_quantile(level, 1.0, jnp.where(normal, 1.0, df))))
+
+
+def chi2_quantile(level: ArrayLike) -> Array:
+    """Quantile of chi-square on one degree of freedom."""
+    return ndtri((1 - jnp.asarray(level, float)) / 2) ** 2
+
+
+def level_of(level: float) -> float:
+    """A confidence level, checked where it is concrete."""
+    if not isinstance(level, jax.core.Tracer) and not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, such as 0.95, got {level}.")
+    return level
