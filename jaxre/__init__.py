@@ -12,9 +12,11 @@ from jaxre.coefficients import CoefficientTests, ContrastTest, coefficient_tests
 from jaxre.components import Components, covariance, expectation, group_mean_variance
 from jaxre.effects import Blue, Blup, blue, blup, group_means
 from jaxre.estimate import Estimate, anova, ml, reml
+from jaxre.exact import ExactInterval, FTest, IccMeasures, exact_interval, f_test, icc_measures
 from jaxre.fits import FitMany
 from jaxre.fitting import Fit, fit
 from jaxre.frame import Frame
+from jaxre.inference import Inference
 from jaxre.information import Information, information
 from jaxre.likelihood import (
     LogVarianceDerivatives,
@@ -36,10 +38,14 @@ __all__ = [
     "Components",
     "ContrastTest",
     "Estimate",
+    "ExactInterval",
+    "FTest",
     "Fit",
     "FitMany",
     "Frame",
     "GroupMoments",
+    "IccMeasures",
+    "Inference",
     "Information",
     "LogVarianceDerivatives",
     "Path",
@@ -53,12 +59,15 @@ __all__ = [
     "contrast_test",
     "covariance",
     "datasets",
+    "exact_interval",
     "expectation",
+    "f_test",
     "fit",
     "fit_many",
     "group_mean_variance",
     "group_means",
     "group_moments",
+    "icc_measures",
     "information",
     "log_likelihood",
     "log_variance_derivatives",

@@ -65,8 +65,9 @@ def coefficient_tests(
     df: str = "satterthwaite",
     level: float = 0.95,
     restricted: bool = True,
+    information: str = "observed",
 ) -> CoefficientTests:
-    """t tests and intervals, one for each row of L beta, at estimated variance components.
+    """Student's t tests and intervals, one for each row of L beta, at estimated variance components.
 
     Satterthwaite: df = 2 f^2 / Var(f) with f the variance of the contrast as a function of (within, between), whose
     covariance is the inverse of the observed information, as in lmerTest. On the boundary between = 0 the likelihood
@@ -83,6 +84,8 @@ def coefficient_tests(
         df: "satterthwaite" or "kenward-roger".
         level: [1], of the intervals.
         restricted: whether the estimates are those of REML (or the analysis of variance) or of maximum likelihood.
+        information: "observed" or "expected", behind Satterthwaite's degrees of freedom; for estimates that are no
+            optimum, as those of the analysis of variance, "expected".
 
     Returns:
         CoefficientTests with q entries.
@@ -101,7 +104,7 @@ def coefficient_tests(
         >>> print(f"{tests.df[0]:.4f} {tests.p_value[0]:.4f}")
         2.0000 0.0593
     """
-    at = _Fitted(moments, components, df, restricted)
+    at = _Fitted(moments, components, df, restricted, information)
     rows, size = at.rows(contrasts)
     level = level_of(level)
     covariance, (spread, *changes) = at.covariance(rows), at.spreads(rows)
@@ -129,6 +132,7 @@ def contrast_test(
     *,
     df: str = "satterthwaite",
     restricted: bool = True,
+    information: str = "observed",
 ) -> ContrastTest:
     """Joint F test of L beta = 0, with the degrees of freedom of Satterthwaite or of Kenward and Roger.
 
@@ -142,6 +146,7 @@ def contrast_test(
         contrasts: (q, p) [x], linearly independent rows of L.
         df: "satterthwaite" or "kenward-roger".
         restricted: whether the estimates are those of REML (or the analysis of variance) or of maximum likelihood.
+        information: as in `coefficient_tests`.
 
     Returns:
         ContrastTest.
@@ -161,14 +166,12 @@ def contrast_test(
         >>> print(test.df1, bool(0 < test.p_value < 1))
         1.0 True
     """
-    at = _Fitted(moments, components, df, restricted)
+    at = _Fitted(moments, components, df, restricted, information)
     rows, sizes = at.rows(contrasts)
     size = sizes.max()  # one for all, since turning them depends on how they are weighed against each other
     rows, q = rows * (sizes / size)[:, None], rows.shape[0]
     if isinstance(contrasts, (list, tuple, np.ndarray)):
-        rank = np.linalg.matrix_rank(np.atleast_2d(np.asarray(contrasts, float)))
-        if rank < q:
-            raise ValueError(f"contrasts must be linearly independent, got {q} rows of rank {rank}; leave some out.")
+        independent(np.atleast_2d(np.asarray(contrasts, float)))
     estimate, (spread, *changes) = at.estimate(contrasts) / size, at.spreads(rows)
     if df == "kenward-roger":
         return _kenward_roger(estimate, at.covariance(rows), spread, changes, at.uncertainty)
@@ -213,7 +216,11 @@ def _kenward_roger(
 class _Fitted:
     """Generalised least squares at the estimates, and how its covariance changes with the two variances."""
 
-    def __init__(self, moments: GroupMoments | Strata, components: Components, df: str, restricted: bool) -> None:
+    def __init__(
+        self, moments: GroupMoments | Strata, components: Components, df: str, restricted: bool, information: str
+    ) -> None:
+        if information not in ("observed", "expected"):
+            raise ValueError(f"information must be 'observed' or 'expected', got {information!r}.")
         if df not in DF:
             raise ValueError(f"df must be one of {', '.join(map(repr, DF))}, got {df!r}.")
         if df == "kenward-roger" and not restricted:
@@ -229,7 +236,7 @@ class _Fitted:
         self.within = jnp.where(strata.status == Status.INTERIOR, scaled, jnp.nan)
         at, n = profile_of(equations, self.fit, self.ratio, restricted), degrees(strata, restricted)
         of_expected = expected(at, n, self.within)
-        interior = (self.ratio > 0) & (not self.adjust)
+        interior = (self.ratio > 0) & (not self.adjust and information == "observed")
         self.uncertainty = inverse_2(jnp.where(interior, observed(at, n, self.within), of_expected))
         self.first, self.second = _powers(equations, self.fit)
 
@@ -277,6 +284,16 @@ def _powers(equations: NormalEquations, fit: Gls) -> tuple[Array, Array]:
     products = equations.products[:, :p, :p].reshape(len(w), p * p)
     second, third = matmul(jnp.stack([w * w, w * w * w]), products)
     return second.reshape(p, p), third.reshape(p, p)
+
+
+def independent(rows: np.ndarray) -> np.ndarray:
+    """Concrete contrasts, none of which the others imply."""
+    rank = np.linalg.matrix_rank(rows)
+    if rank < len(rows):
+        raise ValueError(
+            f"contrasts must be linearly independent, got {len(rows)} rows of rank {rank}; leave some out."
+        )
+    return rows
 
 
 def _contrasts(contrasts: ArrayLike, p: int) -> Array:

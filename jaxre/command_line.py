@@ -18,7 +18,9 @@ import numpy as np
 
 import jaxre
 from jaxre import datasets, report, tables, wide
+from jaxre.coefficients import DF
 from jaxre.design import Design, design, listing
+from jaxre.distributions import level_of
 
 WRONG_USE = 2  # exit status for whatever the user can put right
 INTERRUPTED = 130  # what a shell reports of a command stopped by Ctrl-C
@@ -83,6 +85,8 @@ def _parser() -> argparse.ArgumentParser:
     fitting.add_argument("--group", metavar="NAME", help="column of the group labels")
     fitting.add_argument("--covariates", metavar="A,B", help="columns of the covariates; text is treatment-coded")
     fitting.add_argument("--method", choices=("reml", "ml", "anova"), default="reml", help="default: reml")
+    fitting.add_argument("--level", type=_level, default=0.95, help="of the intervals, default: 0.95")
+    fitting.add_argument("--df", choices=DF, help="default: kenward-roger for reml, else satterthwaite")
     fitting.add_argument("--json", action="store_true", help="print every number at full precision")
     fitting.set_defaults(run=_fit)
 
@@ -114,10 +118,19 @@ def _fit(arguments: argparse.Namespace) -> str:
         _check_file(file, outcome, group)
         made = tables.read(file, outcome, group, covariates)
     result = _fitted(made, arguments.method)
+    inference = result.inference(arguments.level, arguments.df)
     if not arguments.json:
-        return report.summary(result, outcome=outcome, group=group)
+        return report.summary(result, outcome=outcome, group=group, inference=inference)
     facts = {"file": file, "outcome": outcome, "group": group, "covariates": covariates, **result.to_dict()}
+    facts["inference"] = inference.to_dict()
     return json.dumps(_finite(facts), indent=2, allow_nan=False)
+
+
+def _level(text: str) -> float:
+    try:
+        return level_of(float(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"level must lie between 0 and 1, such as 0.95, got {text}") from None
 
 
 def _split(names: str) -> list[str]:

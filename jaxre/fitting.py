@@ -15,9 +15,16 @@ import optax
 from jax.typing import ArrayLike
 
 from jaxre import report
+from jaxre.coefficients import CoefficientTests, ContrastTest, coefficient_tests, contrast_test, independent
+from jaxre.columns import numbers
+from jaxre.components import Components
+from jaxre.distributions import level_of
 from jaxre.effects import predict
 from jaxre.estimate import Estimate, in_user_units
+from jaxre.exact import ExactInterval, FTest, IccMeasures, exact_interval, f_test, icc_measures
 from jaxre.frame import Frame
+from jaxre.inference import BUCKETS, Inference, df_of, infer, information_of, on_host
+from jaxre.information import Information, information
 from jaxre.moments import GroupMoments, Strata, moments_of, stratify
 from jaxre.observations import Observations, observe
 from jaxre.optimise import checked
@@ -28,7 +35,6 @@ from jaxre.settings import SINGLE, own_settings, quick_jit
 from jaxre.status import Status
 
 METHODS = ("reml", "ml", "anova")
-BUCKETS = tuple(4**i for i in range(20))  # strata are padded to these, so that new data seldom compile anew
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -85,7 +91,7 @@ class Fit:
     dropped: int
     """rows left out because of missing values."""
     moments: GroupMoments
-    """sufficient statistics by group, in order of the sorted labels, for the pure functions of inference."""
+    """sufficient statistics by group, in the order of `groups`, for the pure functions."""
 
     @property
     def p(self) -> int:
@@ -97,8 +103,57 @@ class Fit:
         """[nat], -2 times the log-likelihood."""
         return -2 * self.log_likelihood
 
+    @property
+    def components(self) -> Components:
+        """The two variances."""
+        return Components(within=self.within, between=self.between)
+
+    def summary(self, level: float = 0.95, df: str | None = None) -> str:
+        """The fit in words and tables, with tests and intervals; also what `print` shows.
+
+        level: [1], of the intervals. df: "kenward-roger" (the default for REML) or "satterthwaite".
+        """
+        return report.summary(self, inference=self.inference(level, df))
+
+    def inference(self, level: float = 0.95, df: str | None = None) -> Inference:
+        """Tests and intervals of the coefficients, the exact F test of between = 0, the exact interval of the ICC."""
+        return infer(self.moments, self.components, self.method, df, level)
+
+    def coefficient_tests(
+        self, contrasts: ArrayLike | None = None, *, df: str | None = None, level: float = 0.95
+    ) -> CoefficientTests:
+        """t tests and intervals of the coefficients or of the rows of L beta; see `jaxre.coefficient_tests`."""
+        words = {"df": df_of(self.method, df), **self._words}
+        numbers = (self.components, None if contrasts is None else _rows(contrasts, self.p), level_of(level))
+        return on_host(_coefficient_tests, self.moments, *numbers, **words)
+
+    def contrast_test(self, contrasts: ArrayLike, *, df: str | None = None) -> ContrastTest:
+        """Joint F test of L beta = 0; see `jaxre.contrast_test`."""
+        words = {"df": df_of(self.method, df), **self._words}
+        return on_host(contrast_test, self.moments, self.components, independent(_rows(contrasts, self.p)), **words)
+
+    def information(self, kind: str = "observed") -> Information:
+        """Information about (within, between), with standard errors; see `jaxre.information`."""
+        return on_host(information, self.moments, self.components, kind=kind, restricted=self.method != "ml")
+
+    def f_test(self) -> FTest:
+        """Exact F test of between = 0; see `jaxre.f_test`."""
+        return on_host(f_test, self.moments)
+
+    def exact_interval(self, level: float = 0.95, *, side: str = "two-sided") -> ExactInterval:
+        """Exact interval for ratio and ICC; see `jaxre.exact_interval`."""
+        return on_host(exact_interval, self.moments, level_of(level), side=side)
+
+    def icc_measures(self, level: float = 0.95) -> IccMeasures:
+        """ICC(1,1) and ICC(1,k) with intervals; see `jaxre.icc_measures`."""
+        return on_host(icc_measures, self.moments, level_of(level))
+
+    @property
+    def _words(self) -> dict[str, Any]:
+        return {"restricted": self.method != "ml", "information": information_of(self.method)}
+
     def __str__(self) -> str:
-        return report.summary(self)
+        return self.summary()
 
     def __repr__(self) -> str:
         return (
@@ -109,6 +164,19 @@ class Fit:
     def to_dict(self) -> dict[str, Any]:
         """Every number as plain Python lists and floats, for JSON; an infinite gap becomes None."""
         return report.plain(self)
+
+
+def _coefficient_tests(
+    strata: Strata, components: Components, contrasts: Any, level: Any, **words: Any
+) -> CoefficientTests:
+    return coefficient_tests(strata, components, contrasts, level=level, **words)
+
+
+def _rows(contrasts: ArrayLike, p: int) -> np.ndarray:
+    rows = np.atleast_2d(numbers(contrasts, "contrasts"))
+    if rows.ndim != 2 or rows.shape[1] != p:
+        raise ValueError(f"contrasts must have shape (q, {p}), a column for each coefficient, got {rows.shape}.")
+    return rows
 
 
 def fit(
@@ -175,7 +243,11 @@ def fit(
         blup_se = np.sqrt(predicted.variance)
     if not np.isfinite(predicted.effect).all():
         raise ValueError(f"{Status.OUT_OF_RANGE.message}.")
-    order = data.groups.order if data.groups.order is not None else slice(None)
+    if data.groups.order is None:
+        order: Any = slice(None)
+    else:  # of first appearance
+        order = data.groups.order
+        moments = dataclasses.replace(moments, sizes=moments.sizes[order], means=moments.means[order])
     optima = estimate.optima_ratio[~np.isnan(estimate.optima_ratio)]
     return Fit(
         method=method,

@@ -21,11 +21,14 @@ CRITERIA = {
 }
 
 
+NAMES = {"kenward-roger": "Kenward and Roger", "satterthwaite": "Satterthwaite"}
+
 Fitted = Any  # a jaxre.Fit: its module imports this one, so that printing a fit is its summary
 
 
-def summary(fit: Fitted, outcome: str = "y", group: str = "group") -> str:
-    """The summary of a fit as users of lme4 know it, with the status and the certificate in words."""
+def summary(fit: Fitted, outcome: str = "y", group: str = "group", inference: Any = None) -> str:
+    """The summary of a fit as users of lme4 know it, with tests, the status and the certificate in words."""
+    inference = inference or fit.inference()
     names = " + ".join(["1", *fit.coefficients[1:]])
     sizes = f"{fit.sizes.min()} to {fit.sizes.max()}" if fit.sizes.min() < fit.sizes.max() else f"{fit.sizes[0]}"
     lines = [
@@ -43,18 +46,25 @@ def summary(fit: Fitted, outcome: str = "y", group: str = "group") -> str:
                 ["Residual", _number(fit.within), _number(math.sqrt(fit.within)), f"{1 - fit.icc:.4f}"],
             ],
         ),
-        f"Intraclass correlation: {fit.icc:.6g}",
+        f"Intraclass correlation: {fit.icc:.6g}; exact {100 * inference.level:g}% interval "
+        f"{_number(float(inference.interval.icc_low))} to {_number(float(inference.interval.icc_high))}",
+        f"Exact F test of no variance between groups: F = {_number(float(inference.f_test.statistic))} on "
+        f"{float(inference.f_test.df1):g} and {float(inference.f_test.df2):g} degrees of freedom, "
+        f"p = {_p_value(float(inference.f_test.p_value))}",
     ]
     if fit.method == "anova" and fit.between_untruncated < 0:
         lines.append(f"Variance between groups before truncation at 0: {_number(fit.between_untruncated)}")
+    tests, tail = inference.coefficients, 50 * (1 - inference.level)
+    numbers = (tests.estimate, tests.standard_error, tests.df, tests.t, tests.p_value, tests.low, tests.high)
     rows = [
-        [name, _number(b), _number(se), f"{b / se:.3f}" if se > 0 else "-"]
-        for name, b, se in zip(fit.coefficients, fit.beta.tolist(), fit.beta_se.tolist(), strict=True)
+        [name, _number(b), _number(se), f"{df:.2f}", f"{t:.3f}", _p_value(p), _number(low), _number(high)]
+        for name, (b, se, df, t, p, low, high) in zip(fit.coefficients, np.stack(numbers, axis=1).tolist(), strict=True)
     ]
+    ends = [f"{tail:g} %", f"{100 - tail:g} %"]
     lines += [
         "",
-        "Fixed effects:",
-        *_table(["Coefficient", "Estimate", "Std.Error", "t value"], rows),
+        f"Fixed effects, with the degrees of freedom of {NAMES[inference.df]}:",
+        *_table(["Coefficient", "Estimate", "Std.Error", "df", "t value", "Pr(>|t|)", *ends], rows),
         "",
         f"Status: {fit.status.message}",
         f"Certificate: {_certificate(fit)}",
@@ -152,6 +162,10 @@ def _dropped(count: int) -> str:
 
 def _number(x: float) -> str:
     return f"{x:.6g}"
+
+
+def _p_value(p: float) -> str:
+    return f"{p:.4f}" if p >= 0.001 else f"{p:.2g}"
 
 
 def _fixed(x: float) -> str:

@@ -61,7 +61,7 @@ def test_dyestuff_is_the_summary_that_lme4_users_expect(capsys: Capture) -> None
         " Group     Variance  Std.Dev.   Share",
         " Batch      1764.05   42.0006  0.4185",
         " Residual   2451.25   49.5101  0.5815",
-        "Intraclass correlation: 0.418487",
+        "Intraclass correlation: 0.418487; exact 95% interval 0.0838361 to 0.847877",
     ]
 
 
@@ -88,6 +88,17 @@ def test_json_is_the_fit_at_full_precision(capsys: Capture) -> None:
     fit = jaxre.fit(data.columns["Yield"], data.columns["Batch"], method="ml")
     found = numbers(capsys, "fit", "dyestuff", "--method", "ml")
     assert {key: found[key] for key in fit.to_dict()} == fit.to_dict()
+    assert found["inference"] == fit.inference().to_dict()
+
+
+def test_level_and_degrees_of_freedom(capsys: Capture) -> None:
+    shown = printed(capsys, "fit", "sleepstudy", "--level", "0.9", "--df", "satterthwaite")
+    assert "Fixed effects, with the degrees of freedom of Satterthwaite:" in shown
+    assert " 5 % " in shown
+    found = numbers(capsys, "fit", "sleepstudy", "--level", "0.9")["inference"]
+    assert (found["df"], found["level"]) == ("kenward-roger", 0.9)
+    wrong = refused(capsys, "fit", "dyestuff", "--method", "ml", "--df", "kenward-roger")
+    assert wrong.startswith("the degrees of freedom of Kenward and Roger are those of REML, got method='ml'")
 
 
 @pytest.mark.parametrize("method", ["reml", "ml", "anova"])
@@ -194,6 +205,11 @@ def test_without_duckdb(capsys: Capture, rats: str, monkeypatch: pytest.MonkeyPa
         (["fit"], "the following arguments are required: FILE"),
         (["fit", "dyestuff", "--method", "lm"], "argument --method: invalid choice: 'lm'"),
         (["fit", "dyestuff", "--json", "more"], "unrecognized arguments: more"),
+        (
+            ["fit", "dyestuff", "--level", "95"],
+            "argument --level: level must lie between 0 and 1, such as 0.95, got 95",
+        ),
+        (["fit", "dyestuff", "--level", "high"], "argument --level: level must lie between 0 and 1"),
         (["fits"], "invalid choice: 'fits'"),
     ],
 )

@@ -45,6 +45,7 @@ KINDS = {
     **dict.fromkeys(["beta", "beta_se", "beta_cov", "optima_ratio", "groups", "sizes", "blup", "blup_se"], np.ndarray),
     **dict.fromkeys(["optima", "steps", "n", "dropped"], int),
     "coefficients": tuple,
+    "moments": jaxre.GroupMoments,
     "status": jaxre.Status,
     "certified": bool,
 }
@@ -142,6 +143,61 @@ def test_likelihood_effects_and_predictions(method):
     assert fit.blup_se**2 == pytest.approx(variances, rel=1e-11)
 
 
+def test_moments_are_those_of_the_groups_in_their_order():
+    fit = jaxre.fit(RAIL, np.repeat([2, 5, 1, 6, 3, 4], 3))
+    assert fit.moments.sizes.tolist() == fit.sizes.tolist()
+    with jax.enable_x64(True):
+        effects = jaxre.blup(fit.moments, fit.components).effect
+    np.testing.assert_allclose(effects, fit.blup, rtol=1e-13)
+
+
+def test_inference_of_a_fit_is_that_of_the_pure_functions():
+    y, groups, x = simulate(3, SIZES["unequal"], p=3)
+    contrasts = np.eye(3)[1:]
+    for method in ("reml", "ml", "anova"):
+        fit = jaxre.fit(y, groups, x, method=method)
+        words = {"restricted": method != "ml", "information": "expected" if method == "anova" else "observed"}
+        df = "kenward-roger" if method == "reml" else "satterthwaite"
+        with jax.enable_x64(True):
+            expected = (
+                jaxre.coefficient_tests(fit.moments, fit.components, level=0.9, df=df, **words),
+                jaxre.f_test(fit.moments),
+                jaxre.exact_interval(fit.moments, 0.9),
+                jaxre.contrast_test(fit.moments, fit.components, contrasts, df=df, **words),
+                jaxre.information(fit.moments, fit.components, restricted=method != "ml"),
+                jaxre.icc_measures(fit.moments, 0.9),
+            )
+        inference = fit.inference(0.9)
+        found = (
+            inference.coefficients,
+            inference.f_test,
+            inference.interval,
+            fit.contrast_test(contrasts),
+            fit.information(),
+            fit.icc_measures(0.9),
+        )
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), found, expected)
+        alone = fit.coefficient_tests(contrasts, level=0.9)
+        np.testing.assert_allclose(alone.p_value, expected[0].p_value[1:], rtol=1e-10)
+        assert fit.f_test().p_value == inference.f_test.p_value
+        assert fit.exact_interval(0.9).icc_low == inference.interval.icc_low
+
+
+def test_wrong_use_of_inference():
+    fit = jaxre.fit(RAIL, np.repeat([2, 5, 1, 6, 3, 4], 3), method="ml")
+    for wrong, message in (
+        (lambda: fit.summary(level=95), "level must lie between 0 and 1, such as 0.95, got 95"),
+        (lambda: fit.summary(df="kenward-roger"), "are those of REML, got method='ml'"),
+        (lambda: fit.coefficient_tests([[1, 2]]), r"contrasts must have shape \(q, 1\)"),
+        (lambda: fit.coefficient_tests(df="wald"), "df must be one of 'satterthwaite', 'kenward-roger', got 'wald'"),
+        (lambda: fit.contrast_test([[1], [1]]), "must be linearly independent"),
+        (lambda: fit.exact_interval(side="left"), "side must be one of"),
+        (lambda: fit.information("fisher"), "kind must be 'observed' or 'expected'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            wrong()
+
+
 def test_summary():
     """What users of lme4 look for; `lmer(travel ~ 1 + (1 | Rail))` prints 615.31, 24.805, 16.17, 4.021, 66.50, 10.17
     and the criterion 122.2."""
@@ -151,7 +207,13 @@ def test_summary():
     assert lines.index("18 observations in 6 groups of 3") < lines.index("Random effects:")
     assert "REML criterion (-2 restricted log-likelihood): 122.1770" in lines
     assert lines.index("group 615.311 24.8055 0.9744") + 1 == lines.index("Residual 16.1667 4.02078 0.0256")
-    assert lines.index("Fixed effects:") < lines.index("(Intercept) 66.5 10.171 6.538")
+    # balanced: 5 degrees of freedom, so 66.5 +- 2.570582 x 10.17104, and p = 0.00125 at t = 6.538
+    row = next(line for line in lines if line.startswith("(Intercept)"))
+    assert row == "(Intercept) 66.5 10.171 5.00 6.538 0.0013 40.3545 92.6455"
+    assert "Fixed effects, with the degrees of freedom of Kenward and Roger:" in lines[: lines.index(row)]
+    # mean squares 1862.1 and 16.16667; Wald's pivot is the classical interval where sizes are equal
+    assert "Exact F test of no variance between groups: F = 115.181 on 5 and 12 degrees of freedom, p = 1e-09" in lines
+    assert "Intraclass correlation: 0.974399; exact 95% interval 0.905066 to 0.996019" in lines
     assert "Status: interior optimum" in lines
     assert "Certificate: proven global, the only local optimum" in lines
     assert "between=615.311, within=16.1667" in repr(fit)

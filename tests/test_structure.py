@@ -37,6 +37,8 @@ ORDER = (
     "estimate",
     "report",
     "settings",
+    "exact",
+    "inference",
     "fitting",
     "spectrum",
     "shared",

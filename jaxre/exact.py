@@ -1,0 +1,290 @@
+"""Exact tests and intervals for the variance between groups, at any group sizes and with covariates."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from jaxre.distributions import f_quantile, f_tails, level_of
+from jaxre.effects import normal_equations
+from jaxre.moments import GroupMoments, Strata, as_strata
+from jaxre.profile import Curve, Profile, curve, profile
+from jaxre.records import record
+from jaxre.rows import Array
+
+SIDES = ("two-sided", "lower", "upper")
+STEPS = 60  # of Newton's method; three to six are usual
+
+
+@record
+class FTest:
+    """The exact F test of between = 0; see `f_test`."""
+
+    statistic: Array
+    """() [1], F."""
+    df1: Array
+    """() [1], r = rank[X Z] - p; groups - 1 for the intercept alone."""
+    df2: Array
+    """() [1], n - rank[X Z]; n - groups for the intercept alone."""
+    p_value: Array
+    """()."""
+
+
+@record
+class ExactInterval:
+    """Exact interval for ratio and ICC, truncated at 0 and as it comes; see `exact_interval`."""
+
+    ratio_low: Array
+    """() [1], lower end of the interval for between / within; at least 0."""
+    ratio_high: Array
+    """() [1], upper end; at least 0, infinite for a lower bound alone."""
+    icc_low: Array
+    """() [1], lower end of the interval for between / (between + within); at least 0."""
+    icc_high: Array
+    """() [1], upper end; at least 0, 1 for a lower bound alone."""
+    ratio_low_untruncated: Array
+    """() [1], as it comes: at least -1 / largest size, where the covariance matrix becomes singular."""
+    ratio_high_untruncated: Array
+    """() [1]."""
+    icc_low_untruncated: Array
+    """() [1], as it comes: at least -1 / (largest size - 1)."""
+    icc_high_untruncated: Array
+    """() [1]."""
+
+
+@record
+class IccMeasures:
+    """Intraclass correlations of single and of averaged measurements, with their F test; see `icc_measures`."""
+
+    measurements: Array
+    """() [1], k: the group size; n0 where sizes differ or there are covariates."""
+    single: Array
+    """() [1], ICC(1,1)."""
+    single_low: Array
+    """() [1], lower end of its interval; below 0 where the data say so."""
+    single_high: Array
+    """() [1], upper end."""
+    average: Array
+    """() [1], ICC(1,k)."""
+    average_low: Array
+    """() [1], lower end of its interval; below 0 where the data say so, and without bound."""
+    average_high: Array
+    """() [1], upper end."""
+    statistic: Array
+    """() [1], F; see `FTest`."""
+    df1: Array
+    """() [1]."""
+    df2: Array
+    """() [1]."""
+    p_value: Array
+    """()."""
+
+
+def f_test(moments: GroupMoments | Strata) -> FTest:
+    """Exact F test of between = 0, for any group sizes and covariates.
+
+    F = [(RSS_X - RSS_XZ) / r] / [RSS_XZ / (n - p - r)] with r = rank[X Z] - p, which is F(r, n - p - r) where between
+    is 0. With covariates (groups - 1, n - groups) would be wrong degrees of freedom. Works inside jit and under vmap.
+
+    Args:
+        moments: sufficient statistics, by group or by stratum.
+
+    Returns:
+        FTest.
+
+    Errors:
+        TypeError for anything but moments; degenerate ones give NaN.
+
+    Source: Wald (1947), Annals of Mathematical Statistics 18, 586-589; Searle, Casella and McCulloch (1992), Variance
+        Components.
+
+    Example:
+        >>> import jaxre
+        >>> moments = jaxre.group_moments([3.0, 5.0, 11.0, 9.0, 7.0, 6.0], [0, 0, 1, 1, 2, 2])
+        >>> test = jaxre.f_test(moments)
+        >>> print(f"{test.statistic:.4f} {test.df1:.0f} {test.df2:.0f} {test.p_value:.4f}")
+        12.1111 2 3 0.0366
+    """
+    strata = as_strata(moments)
+    return f_test_of(curve(normal_equations(strata), restricted=False), *degrees_of_freedom(strata))
+
+
+def exact_interval(moments: GroupMoments | Strata, level: float = 0.95, *, side: str = "two-sided") -> ExactInterval:
+    """Exact interval for between / within and for the ICC, at any group sizes and with covariates: Wald's pivot.
+
+    H(lambda) = [(Q(lambda) - Q(infinity)) / r] / [Q(infinity) / (n - p - r)], r = rank[X Z] - p, is F(r, n - p - r) at
+    the true lambda = between / within and decreases in lambda, so an end of the interval is where H is a quantile of F.
+    The model makes sense down to lambda = -1 / largest size, exclusive. Where H stays below the quantile on all of that
+    domain, the end is at the end of the domain; an interval of which both ends are there is empty, and of level 0.95
+    in 2.5 % of datasets at most. Truncated at 0 the interval covers 97.5 % where between is 0, and it is 0 alone where
+    all of it lay below. The balanced intercept-only case is the classical one. Works inside jit and under vmap.
+
+    Args:
+        moments: sufficient statistics, by group or by stratum.
+        level: [1], probability with which the untruncated interval holds the truth.
+        side: "two-sided" with equal tails; "lower" for a lower bound, the interval then reaching to infinity; "upper"
+            for an upper bound, the interval then reaching down to the end of the domain.
+
+    Returns:
+        ExactInterval.
+
+    Errors:
+        ValueError for a level outside (0, 1) or an unknown side; degenerate moments give NaN.
+
+    Source: Wald (1940), Annals of Mathematical Statistics 11, 96-100; Seely and El-Bassiouni (1983), Annals of
+        Statistics 11, 197-201; Harville and Fenech (1985), Biometrics 41, 137-152.
+
+    Example:
+        >>> import jaxre
+        >>> moments = jaxre.group_moments([3.0, 5.0, 11.0, 9.0, 7.0, 6.0], [0, 0, 1, 1, 2, 2])
+        >>> interval = jaxre.exact_interval(moments, 0.9)
+        >>> print(f"{interval.icc_low:.4f} {interval.icc_high:.4f}")
+        0.1181 0.9914
+    """
+    strata = as_strata(moments)
+    freedom = degrees_of_freedom(strata)
+    return exact_interval_of(
+        curve(normal_equations(strata), restricted=False), *freedom, *pivot_quantiles(*freedom, level, side)
+    )
+
+
+def icc_measures(moments: GroupMoments | Strata, level: float = 0.95) -> IccMeasures:
+    """ICC(1,1) and ICC(1,k): reliability of a single measurement and of an average of k, in a one-way design.
+
+    ICC(1,1) = lambda / (1 + lambda) and ICC(1,k) = k lambda / (1 + k lambda) = 1 - 1 / F at the analysis-of-variance
+    estimate lambda = (F - 1) / k, untruncated, as in its definition: (MSB - MSW) / (MSB + (k - 1) MSW) and
+    (MSB - MSW) / MSB. Where sizes differ, k is n0 = (n - sum n_j^2 / n) / (groups - 1), and with covariates
+    n0 = tr(Z' P0 Z) / r, so that the estimates stay those of the analysis of variance, adjusted for the covariates; the
+    intervals are then those of the exact pivot, as in `exact_interval`, for the reliability of a single measurement and
+    of an average of n0. Balanced, without covariates, they are the classical ones. Works inside jit and under vmap.
+
+    Args:
+        moments: sufficient statistics, by group or by stratum.
+        level: [1], of the intervals, with equal tails.
+
+    Returns:
+        IccMeasures.
+
+    Errors:
+        ValueError for a level outside (0, 1); degenerate moments give NaN.
+
+    Source: Shrout and Fleiss (1979), Psychological Bulletin 86, 420-428; McGraw and Wong (1996), Psychological Methods
+        1, 30-46; for unequal sizes Donner (1986), International Statistical Review 54, 67-82.
+
+    Example:
+        >>> import jaxre
+        >>> moments = jaxre.group_moments([3.0, 5.0, 11.0, 9.0, 7.0, 6.0], [0, 0, 1, 1, 2, 2])
+        >>> icc = jaxre.icc_measures(moments)
+        >>> print(f"{icc.single:.4f} {icc.average:.4f}")
+        0.8475 0.9174
+    """
+    strata = as_strata(moments)
+    equations, freedom = normal_equations(strata), degrees_of_freedom(strata)
+    of_data = curve(equations, restricted=False)
+    test = f_test_of(of_data, *freedom)
+    between = exact_interval_of(of_data, *freedom, *pivot_quantiles(*freedom, level, "two-sided"))
+    k = profile(equations, jnp.zeros_like(strata.rows), True).log_det_1 / freedom[0]  # tr(Z' P0 Z) / r
+    if strata.means.shape[-1] == 2:
+        k = jnp.where(((strata.sizes == equations.largest) | (strata.counts == 0)).all(), equations.largest, k)
+    average_of = lambda ratio: k * ratio / jnp.maximum(1 + k * ratio, 0)  # k is at most the largest size
+    return IccMeasures(
+        measurements=k + 0 * test.statistic,
+        single=(test.statistic - 1) / (test.statistic - 1 + k),
+        single_low=between.icc_low_untruncated,
+        single_high=between.icc_high_untruncated,
+        average=1 - 1 / test.statistic,
+        average_low=average_of(between.ratio_low_untruncated),
+        average_high=average_of(between.ratio_high_untruncated),
+        statistic=test.statistic,
+        df1=test.df1,
+        df2=test.df2,
+        p_value=test.p_value,
+    )
+
+
+def degrees_of_freedom(strata: Strata) -> tuple[Array, Array]:
+    """r = rank[X Z] - p and n - rank[X Z]."""
+    rank = strata.counts.sum() + strata.within_rank
+    return rank - (strata.means.shape[-1] - 1), strata.rows - rank
+
+
+def f_test_of(of_data: Curve, df1: Array, df2: Array) -> FTest:
+    """The F test from the profile of the data in any form."""
+    nan = jnp.where(of_data.valid, 0.0, jnp.nan).astype(of_data.floor.dtype)
+    statistic = (_at_zero(of_data).excess / df1) / (of_data.floor / df2) + nan
+    p_value = f_tails(statistic, df1, df2)[1].astype(statistic.dtype)
+    return FTest(statistic=statistic, df1=df1 + nan, df2=df2 + nan, p_value=p_value + nan)
+
+
+def pivot_quantiles(df1: Array, df2: Array, level: float, side: str) -> tuple[Array, Array]:
+    """Quantiles of F at which the pivot puts the lower and the upper end; infinity and 0 where a side has none.
+
+    They depend on the degrees of freedom alone, so datasets with the same ones need them once.
+    """
+    if side not in SIDES:
+        raise ValueError(f"side must be one of {', '.join(map(repr, SIDES))}, got {side!r}.")
+    level = level_of(level)
+    if side == "lower":
+        return f_quantile(level, df1, df2), jnp.zeros_like(df1)
+    if side == "upper":
+        return jnp.full_like(df1, jnp.inf), f_quantile(1 - level, df1, df2)
+    of_low, of_high = f_quantile(jnp.stack([jnp.asarray(1 + level), jnp.asarray(1 - level)]) / 2, df1, df2)
+    return of_low, of_high
+
+
+def exact_interval_of(
+    of_data: Curve, df1: Array, df2: Array, quantile_of_low: Array, quantile_of_high: Array
+) -> ExactInterval:
+    """The interval from the profile of the data in any form, between given quantiles of F."""
+    low, high = (pivot_root(of_data, df1, df2, quantile) for quantile in (quantile_of_low, quantile_of_high))
+    clipped_low, clipped_high = jnp.maximum(low, 0), jnp.maximum(high, 0)
+    return ExactInterval(
+        ratio_low=clipped_low,
+        ratio_high=clipped_high,
+        icc_low=_icc(clipped_low),
+        icc_high=_icc(clipped_high),
+        ratio_low_untruncated=low,
+        ratio_high_untruncated=high,
+        icc_low_untruncated=_icc(low),
+        icc_high_untruncated=_icc(high),
+    )
+
+
+def pivot_root(of_data: Curve, df1: Array, df2: Array, quantile: Array) -> Array:
+    """The ratio at which H is the quantile; -1 / largest size where H stays below it, infinity where that is 0.
+
+    1 / (Q - Q(infinity)) is concave and increasing in lambda (it is a harmonic mean of the lines 1 + lambda nu_i), so
+    Newton's method on it rises to the root from the second iterate on and needs no bracket; balanced, it is a line.
+    Near the end of the domain, where 1 + lambda * largest loses its digits, it is continued by its tangent.
+    """
+    dtype = of_data.floor.dtype
+    eps, unit = jnp.finfo(dtype).eps, 1 / of_data.largest
+    goal = quantile.astype(dtype) * df1 * (of_data.floor / df2)
+    sought = of_data.valid & (goal > 0) & jnp.isfinite(goal)
+    # with covariates a group that weighs 1e5 times more than the others already costs their coefficients digits
+    least = unit * ((eps ** (1 / 3) if of_data.cancels else 8 * eps) - 1)
+
+    def step(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        ratio, count, _ = state
+        inside = jnp.maximum(ratio, least)
+        at = of_data.at(inside)
+        new = inside - (at.excess / goal - 1) * at.excess / at.quadratic_1
+        # the error after a step is of the order of its square
+        near = eps**0.6 * (unit + inside) + 4 * eps * unit
+        return jnp.where(sought, new, 0), count + 1, sought & (abs(new - ratio) > near)
+
+    start = jnp.zeros_like(of_data.floor), jnp.zeros((), jnp.int32), sought
+    root = jax.lax.while_loop(lambda state: state[2] & (state[1] < STEPS), step, start)[0]
+    scattered = _at_zero(of_data).excess > 0
+    found = jnp.where(scattered & (goal < jnp.inf), jnp.maximum(root, -unit), -unit)
+    found = jnp.where(goal == 0, jnp.inf, found)
+    return jnp.where(of_data.valid, found, jnp.nan).astype(dtype)
+
+
+def _at_zero(of_data: Curve) -> Profile:
+    return of_data.at(jnp.zeros_like(of_data.floor))
+
+
+def _icc(ratio: Array) -> Array:
+    """ratio / (1 + ratio), 1 where the ratio is infinite."""
+    return 1 / (1 + 1 / ratio)
