@@ -9,6 +9,7 @@ functions that work inside jit and vmap.
 from jaxre import datasets
 from jaxre.batches import share
 from jaxre.coefficients import CoefficientTests, ContrastTest, coefficient_tests, contrast_test
+from jaxre.comparison import Comparison, compare
 from jaxre.components import Components, covariance, expectation, group_mean_variance
 from jaxre.effects import Blue, Blup, blue, blup, group_means
 from jaxre.estimate import Estimate, anova, ml, reml
@@ -28,6 +29,7 @@ from jaxre.many import fit_many
 from jaxre.moments import GroupMoments, Strata, group_moments, stack, stratify
 from jaxre.optimise import Path, alternating, newton
 from jaxre.status import Status
+from jaxre.wald import WaldInterval, wald_interval
 
 __version__ = "0.1.0"
 
@@ -35,6 +37,7 @@ __all__ = [
     "Blue",
     "Blup",
     "CoefficientTests",
+    "Comparison",
     "Components",
     "ContrastTest",
     "Estimate",
@@ -51,11 +54,13 @@ __all__ = [
     "Path",
     "Status",
     "Strata",
+    "WaldInterval",
     "alternating",
     "anova",
     "blue",
     "blup",
     "coefficient_tests",
+    "compare",
     "contrast_test",
     "covariance",
     "datasets",
@@ -78,4 +83,5 @@ __all__ = [
     "share",
     "stack",
     "stratify",
+    "wald_interval",
 ]

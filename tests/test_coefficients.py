@@ -10,7 +10,7 @@ from reference import IDENTIFIED, table
 
 import jaxre
 from jaxre import Components
-from jaxre.fitting import BUCKETS
+from jaxre.inference import BUCKETS
 from jaxre.moments import padded
 
 pytestmark = pytest.mark.usefixtures("x64")

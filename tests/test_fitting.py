@@ -14,7 +14,7 @@ import pytest
 from designs import SIZES, labels, simulate
 
 import jaxre
-from jaxre import fitting
+from jaxre import packed
 
 METHODS = ("reml", "ml", "anova")
 methods = pytest.mark.parametrize("method", METHODS)
@@ -180,6 +180,8 @@ def test_inference_of_a_fit_is_that_of_the_pure_functions():
         alone = fit.coefficient_tests(contrasts, level=0.9)
         np.testing.assert_allclose(alone.p_value, expected[0].p_value[1:], rtol=1e-10)
         assert fit.f_test().p_value == inference.f_test.p_value
+        wald = fit.wald_interval("icc", 0.9)
+        assert wald.low < fit.icc < wald.high
         assert fit.exact_interval(0.9).icc_low == inference.interval.icc_low
 
 
@@ -283,7 +285,7 @@ def test_new_data_do_not_compile_anew():
     """100 datasets of 12 to 900 rows in 3 to 60 groups: two bucket sizes, each with the quick search and, where it does
     not settle the matter, the whole one."""
     rng = np.random.default_rng(0)
-    fitting._kernel.cache_clear()
+    packed._kernel.cache_clear()
     strata, shapes, lowered = set(), set(), []
     listen = lambda event, *_, **__: lowered.append(event) if "jaxpr_to_mlir" in event else None
     jax.monitoring.register_event_duration_secs_listener(listen)
@@ -295,7 +297,7 @@ def test_new_data_do_not_compile_anew():
     jax.monitoring.unregister_event_duration_listener(listen)
     assert min(strata) <= 4 < max(strata) <= 16
     assert len(shapes) > 90
-    compiled = fitting._kernel.cache_info().misses
+    compiled = packed._kernel.cache_info().misses
     assert 2 <= compiled <= 4
     assert len(lowered) == compiled  # no program for another shape, and none beside the kernels
 

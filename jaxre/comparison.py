@@ -1,0 +1,88 @@
+"""Comparison of two mean models by their likelihoods."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from jaxre.effects import group_means
+from jaxre.fitting import Fit
+from jaxre.settings import own_settings
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A likelihood-ratio test of nested mean models; see `compare`."""
+
+    statistic: float
+    """[1], twice the difference of the log-likelihoods."""
+    df: int
+    """how many coefficients the larger model has more."""
+    p_value: float
+    """from chi-square on df degrees of freedom."""
+
+
+def compare(small: Fit, large: Fit) -> Comparison:
+    """Likelihood-ratio test of a mean model within a larger one, both fitted by maximum likelihood to the same rows.
+
+    The statistic is asymptotically chi-square. With few groups it rejects too often for covariates that vary between
+    groups; `Fit.contrast_test` with the degrees of freedom of Kenward and Roger is the better test then.
+
+    Args:
+        small: the model of the hypothesis, by method="ml".
+        large: the model that contains it, by method="ml".
+
+    Returns:
+        Comparison.
+
+    Errors:
+        TypeError for anything but two fits. ValueError for fits by another method (restricted likelihoods of different
+        covariates are densities of different contrasts of the data, and not comparable), of different rows, groups or
+        outcomes, with no more coefficients in the second, or where the second has the lower likelihood, so that it
+        cannot contain the first. Whether the covariates are nested beyond that is not checked.
+
+    Source: Pinheiro and Bates (2000), Mixed-Effects Models in S and S-PLUS, section 2.4.2.
+
+    Example:
+        >>> import jaxre
+        >>> sleep = jaxre.datasets.load("sleepstudy").columns
+        >>> days = sleep["Days"][:, None]
+        >>> small = jaxre.fit(sleep["Reaction"], sleep["Subject"], method="ml")
+        >>> large = jaxre.fit(sleep["Reaction"], sleep["Subject"], days, method="ml")
+        >>> found = jaxre.compare(small, large)
+        >>> print(f"{found.statistic:.2f} {found.df} {found.p_value:.1e}")
+        116.46 1 3.8e-27
+    """
+    for fit in (small, large):
+        if not isinstance(fit, Fit):
+            raise TypeError(f"compare needs two results of jaxre.fit, got {type(fit).__name__}.")
+        if fit.method != "ml":
+            raise ValueError(
+                f"mean models are compared by maximum likelihood, got a fit by method={fit.method!r}: restricted "
+                "likelihoods of different covariates are not comparable; fit both by method='ml'."
+            )
+    if small.n != large.n or small.groups.tolist() != large.groups.tolist() or not _same_outcome(small, large):
+        raise ValueError(
+            f"both fits must be of the same rows, got {small.n} rows in {len(small.groups)} groups and {large.n} in "
+            f"{len(large.groups)}, or other values; leave out of both what is missing in one."
+        )
+    df, statistic = large.p - small.p, 2 * (large.log_likelihood - small.log_likelihood)
+    rounding = 1e-9 * max(1.0, abs(small.log_likelihood))
+    if df < 1 or statistic < -rounding:
+        raise ValueError(
+            f"the second model must contain the first, got {small.p} and {large.p} coefficients and log-likelihoods "
+            f"{small.log_likelihood:.6g} and {large.log_likelihood:.6g}; put the smaller model first."
+        )
+    statistic = max(statistic, 0.0)
+    with own_settings():
+        p_value = float(jax.scipy.special.gammaincc(df / 2, statistic / 2))
+    return Comparison(statistic=statistic, df=df, p_value=p_value)
+
+
+def _same_outcome(one: Fit, other: Fit) -> bool:
+    """Whether the group means of the outcome agree, up to the rounding of their sums."""
+    with own_settings():
+        first, second = (np.asarray(group_means(fit.moments)) for fit in (one, other))
+    return bool(np.allclose(first, second, rtol=1e-9, atol=1e-9 * float(np.ptp(first))))

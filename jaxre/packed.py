@@ -1,0 +1,115 @@
+"""The estimator of one dataset, compiled: one packed array goes in and one comes out.
+
+Each array that crosses between NumPy and JAX costs more than the arithmetic of a small fit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxre.estimate import Estimate, in_user_units
+from jaxre.frame import Frame
+from jaxre.inference import BUCKETS
+from jaxre.moments import Strata
+from jaxre.optimum import anova_optimum, likelihood_optimum, quick_optimum
+from jaxre.search import KEPT_OPTIMA
+from jaxre.settings import SINGLE, own_settings, quick_jit
+
+
+def estimate_one(strata: Strata, method: str, optimizer: optax.GradientTransformation | None) -> Estimate:
+    count, columns = strata.means.shape
+    padded = next(size for size in BUCKETS if size >= count)
+    packed = _pack(strata, padded)
+    with own_settings():
+        settled, *numbers = _call(packed, method, optimizer, padded, columns - 1, whole=False)
+        if not settled:
+            _, *numbers = _call(packed, method, optimizer, padded, columns - 1, whole=True)
+    return Estimate(**dict(zip(_ESTIMATE, numbers, strict=True)))
+
+
+def _call(packed: np.ndarray, *key: Any, whole: bool) -> list[Any]:
+    return _split(np.asarray(_kernel(*key, whole)(packed)), _shapes(key[-1]))
+
+
+@functools.lru_cache(maxsize=64)
+def _kernel(method: str, optimizer: optax.GradientTransformation | None, strata: int, p: int, whole: bool) -> Any:
+    def run(packed: jax.Array) -> jax.Array:
+        rows, sizes, counts, means, scatter, cross, rank, origin, transform, scale, volume, status = _split(
+            packed, _strata_shapes(strata, p)
+        )
+        frame = Frame(origin=origin, transform=transform, scale=scale, log_volume=volume)
+        data = Strata(
+            rows=rows,
+            sizes=sizes,
+            counts=counts,
+            means=means,
+            scatter=scatter,
+            within_cross=cross,
+            within_rank=rank,
+            frame=frame,
+            status=status.astype(jnp.int32),
+        )
+        settled, restricted = jnp.array(True), method == "reml"
+        if method == "anova":
+            found = anova_optimum(data)
+        elif whole:
+            found = likelihood_optimum(data, restricted, optimizer)
+        else:
+            found, settled = quick_optimum(data, restricted, optimizer)
+        estimate = in_user_units(found, frame, rows, data.status, restricted=restricted)
+        numbers = [settled, *(getattr(estimate, name) for name in _ESTIMATE)]
+        return jnp.concatenate([jnp.ravel(number).astype(packed.dtype) for number in numbers])
+
+    return quick_jit(run, jax.default_backend(), SINGLE)
+
+
+@functools.lru_cache(maxsize=64)
+def _strata_shapes(strata: int, p: int) -> list[tuple[int, ...]]:
+    q = p + 1
+    return [(), (strata,), (strata,), (strata, q), (strata, q, q), (q, q), (), (p,), (p, p), (), (), ()]
+
+
+def _pack(strata: Strata, padded: int) -> np.ndarray:
+    shapes = _strata_shapes(padded, strata.means.shape[1] - 1)
+    packed = np.zeros(sum(map(math.prod, shapes)))
+    frame = strata.frame
+    leaves = (
+        *(strata.rows, strata.sizes, strata.counts, strata.means, strata.scatter, strata.within_cross),
+        *(strata.within_rank, frame.origin, frame.transform, frame.scale, frame.log_volume, strata.status),
+    )
+    start = 0
+    for shape, leaf in zip(shapes, leaves, strict=True):
+        if shape:
+            packed[start : start + leaf.size] = leaf.reshape(-1)  # the rest of a padded array stays 0
+            start += math.prod(shape)
+        else:
+            packed[start] = leaf
+            start += 1
+    return packed
+
+
+_ESTIMATE = [field.name for field in dataclasses.fields(Estimate)]
+
+
+@functools.lru_cache(maxsize=64)
+def _shapes(p: int) -> list[tuple[int, ...]]:
+    special: dict[str, tuple[int, ...]] = {"optima_ratio": (KEPT_OPTIMA,)}
+    special |= dict.fromkeys(("beta", "beta_se", "gamma"), (p,)) | dict.fromkeys(("beta_cov", "gamma_cov"), (p, p))
+    return [(), *(special.get(name, ()) for name in _ESTIMATE)]
+
+
+def _split(packed: Any, shapes: list[tuple[int, ...]]) -> list[Any]:
+    parts, start = [], 0
+    for shape in shapes:
+        end = start + math.prod(shape)
+        parts.append(packed[start:end].reshape(shape) if shape else packed[start])
+        start = end
+    return parts

@@ -1,0 +1,91 @@
+"""Wald intervals for the variance components, on the logarithmic scale."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+
+from jaxre.components import Components
+from jaxre.distributions import level_of, t_quantile
+from jaxre.information import information
+from jaxre.moments import GroupMoments, Strata
+from jaxre.records import record
+from jaxre.rows import Array
+
+PARAMETERS = ("within", "between", "sd_within", "sd_between", "ratio", "icc")
+
+
+@record
+class WaldInterval:
+    """An estimate with its interval; see `wald_interval`."""
+
+    estimate: Array
+    """() in the unit of the parameter."""
+    low: Array
+    """() lower end."""
+    high: Array
+    """() upper end."""
+
+
+def wald_interval(
+    moments: GroupMoments | Strata,
+    components: Components,
+    parameter: str,
+    level: float = 0.95,
+    *,
+    restricted: bool = True,
+    kind: str = "observed",
+) -> WaldInterval:
+    """Approximate interval from the curvature of the likelihood: estimate times or over exp(z se of its logarithm).
+
+    On the logarithmic scale (of the ratio, which is the logit of the ICC, for those two) the likelihood is nearer to a
+    parabola than on that of the variance, and no interval reaches below 0. That of a variance and of its square root
+    say the same. Where between is 0 there is no curvature in its logarithm: its interval is everything, 0 to infinity
+    (the ICC: to 1), which a profile or an exact interval betters, and that of within takes between as 0.
+
+    Args:
+        moments: sufficient statistics, by group or by stratum.
+        components: the estimates.
+        parameter: "within", "between", "sd_within", "sd_between", "ratio" or "icc".
+        level: [1], of the interval.
+        restricted: the restricted or the full likelihood.
+        kind: "observed" or "expected" information.
+
+    Returns:
+        WaldInterval.
+
+    Errors:
+        ValueError for an unknown parameter or kind, or a level outside (0, 1). Degenerate moments give NaN.
+
+    Source: Pinheiro and Bates (2000), Mixed-Effects Models in S and S-PLUS, section 2.4.
+
+    Example:
+        >>> import jaxre
+        >>> moments = jaxre.group_moments([3.0, 5.0, 11.0, 9.0, 7.0, 6.0], [0, 0, 1, 1, 2, 2])
+        >>> interval = jaxre.wald_interval(moments, jaxre.reml(moments), "within")
+        >>> print(f"{interval.estimate:.4f} {interval.low:.4f} {interval.high:.4f}")
+        1.5000 0.3028 7.4318
+    """
+    if parameter not in PARAMETERS:
+        raise ValueError(f"parameter must be one of {', '.join(map(repr, PARAMETERS))}, got {parameter!r}.")
+    about = information(moments, components, restricted=restricted, kind=kind)
+    known = 0 * about.matrix[0, 0]  # NaN where there is no estimate
+    within, between = components.within + known, components.between + known
+    positive = between > 0
+    of_within, of_between = about.log_standard_error
+    alone = 1 / jnp.sqrt(about.matrix[0, 0]) / within
+    of_within = jnp.where(positive, of_within, alone)
+    correlation = about.covariance[0, 1] / about.standard_error.prod()
+    of_ratio = jnp.sqrt(of_within**2 + of_between**2 - 2 * correlation * of_within * of_between)
+    value, error = {
+        "within": (within, of_within),
+        "between": (between, of_between),
+        "sd_within": (jnp.sqrt(within), of_within / 2),
+        "sd_between": (jnp.sqrt(between), of_between / 2),
+    }.get(parameter, (between / within, of_ratio))
+    factor = jnp.exp(t_quantile(level_of(level), jnp.inf) * error)
+    low, high = value / factor, value * factor
+    if "within" not in parameter:
+        low, high = jnp.where(positive, low, known), jnp.where(positive, high, jnp.inf + known)
+    if parameter == "icc":
+        value, low, high = value / (1 + value), low / (1 + low), 1 / (1 + 1 / high)
+    return WaldInterval(estimate=value, low=low, high=high)

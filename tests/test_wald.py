@@ -1,0 +1,64 @@
+"""Wald intervals against the closed forms of balanced designs, and where there is nothing to say."""
+
+import jax
+import numpy as np
+import pytest
+
+import jaxre
+from jaxre import Components
+from jaxre.wald import PARAMETERS
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+Z = 1.959963984540054
+DYESTUFF = jaxre.datasets.load("dyestuff").columns
+
+
+def test_dyestuff_by_hand():
+    """Balanced, 6 groups of 5: within = MSW on 24 degrees of freedom, MSB on 5, independent, each with variance
+    2 MS^2 / df; between = (MSB - MSW) / 5. By the chain rule, the errors of all six logarithms."""
+    moments = jaxre.group_moments(DYESTUFF["Yield"], DYESTUFF["Batch"])
+    within, between = 2451.25, 1764.05
+    of_msb, of_msw = np.sqrt(2 / 5), np.sqrt(2 / 24)  # of log mean squares
+    share = (within + 5 * between) / (5 * between)  # d log between / d log MSB; d / d log MSW is 1 - share
+    errors = {
+        "within": of_msw,
+        "between": np.hypot(share * of_msb, (share - 1) * of_msw),
+        "ratio": share * np.hypot(of_msb, of_msw),
+    }
+    errors |= {"sd_within": errors["within"] / 2, "sd_between": errors["between"] / 2}
+    values = {"within": within, "between": between, "ratio": between / within}
+    values |= {"sd_within": within**0.5, "sd_between": between**0.5}
+    for name, value in values.items():
+        found = jaxre.wald_interval(moments, jaxre.reml(moments), name)
+        ends = value * np.exp(np.array([-Z, Z]) * errors[name])
+        np.testing.assert_allclose([found.estimate, found.low, found.high], [value, *ends], rtol=1e-11)
+    ratio, icc = (jaxre.wald_interval(moments, jaxre.reml(moments), name) for name in ("ratio", "icc"))
+    for end in ("estimate", "low", "high"):
+        r = float(getattr(ratio, end))
+        assert float(getattr(icc, end)) == pytest.approx(r / (1 + r), rel=1e-13)
+
+
+@pytest.mark.parametrize("kind", ["observed", "expected"])
+def test_on_the_boundary(kind):
+    """Nothing is known of a logarithm of 0; within has 30 - 1 degrees of freedom once between is 0."""
+    columns = jaxre.datasets.load("dyestuff2").columns
+    moments = jaxre.group_moments(columns["Yield"], columns["Batch"])
+    estimate = jaxre.reml(moments)
+    found = {name: jaxre.wald_interval(moments, estimate, name, kind=kind) for name in PARAMETERS}
+    for name in ("between", "sd_between", "ratio"):
+        assert [float(found[name].estimate), float(found[name].low), float(found[name].high)] == [0, 0, np.inf]
+    assert [float(found["icc"].estimate), float(found["icc"].low), float(found["icc"].high)] == [0, 0, 1]
+    factor = np.exp(Z * np.sqrt(2 / 29))
+    assert float(found["within"].high / found["within"].estimate) == pytest.approx(factor, rel=1e-12)
+
+
+def test_degenerate_moments_and_wrong_words():
+    constant = jaxre.group_moments([1.0, 1.0, 1.0, 1.0], [0, 0, 1, 1])
+    for name in PARAMETERS:
+        found = jaxre.wald_interval(constant, Components(within=1.0, between=0.0), name)
+        assert all(np.isnan(leaf) for leaf in jax.tree.leaves(found))
+    with pytest.raises(ValueError, match=r"parameter must be one of 'within'.*got 'sigma'"):
+        jaxre.wald_interval(constant, Components(within=1.0, between=0.0), "sigma")
+    with pytest.raises(ValueError, match=r"between 0 and 1"):
+        jaxre.wald_interval(constant, Components(within=1.0, between=0.0), "icc", level=1.0)
