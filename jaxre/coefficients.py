@@ -102,7 +102,7 @@ def coefficient_tests(
         >>> moments = jaxre.group_moments([3.0, 5.0, 11.0, 9.0, 7.0, 6.0], [0, 0, 1, 1, 2, 2])
         >>> tests = jaxre.coefficient_tests(moments, jaxre.reml(moments), df="kenward-roger")
         >>> print(f"{tests.df[0]:.4f} {tests.p_value[0]:.4f}")
-        2.0000 0.0593
+        2.0000 0.0591
     """
     at = _Fitted(moments, components, df, restricted, information)
     rows, size = at.rows(contrasts)

@@ -55,8 +55,8 @@ def information(
         >>> import jaxre
         >>> moments = jaxre.group_moments([3.0, 5.0, 11.0, 9.0, 7.0, 6.0], [0, 0, 1, 1, 2, 2])
         >>> about = jaxre.information(moments, jaxre.Components(within=1.5, between=8.0), kind="expected")
-        >>> print(about.standard_error.round(4))
-        [1.2247 8.7714]
+        >>> print(", ".join(f"{error:.4f}" for error in about.standard_error))
+        1.2247, 8.7714
     """
     if kind not in ("observed", "expected"):
         raise ValueError(f"kind must be 'observed' or 'expected', got {kind!r}.")
