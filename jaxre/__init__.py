@@ -27,6 +27,7 @@ from jaxre.likelihood import (
 )
 from jaxre.many import fit_many
 from jaxre.moments import GroupMoments, Strata, group_moments, stack, stratify
+from jaxre.null import LikelihoodRatioTest, likelihood_ratio_test, null_statistics
 from jaxre.optimise import Path, alternating, newton
 from jaxre.status import Status
 from jaxre.wald import WaldInterval, wald_interval
@@ -50,6 +51,7 @@ __all__ = [
     "IccMeasures",
     "Inference",
     "Information",
+    "LikelihoodRatioTest",
     "LogVarianceDerivatives",
     "Path",
     "Status",
@@ -74,10 +76,12 @@ __all__ = [
     "group_moments",
     "icc_measures",
     "information",
+    "likelihood_ratio_test",
     "log_likelihood",
     "log_variance_derivatives",
     "ml",
     "newton",
+    "null_statistics",
     "reml",
     "restricted_log_likelihood",
     "share",

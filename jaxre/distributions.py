@@ -36,7 +36,7 @@ def increasing_root(
         value, slope = function(x)
         low, high = jnp.where(value > 0, low, x), jnp.where(value > 0, x, high)
         newton = x - value / slope
-        inside = (newton > low) & (newton < high)
+        inside = (newton >= low) & (newton <= high)
         new = jnp.where(inside, newton, low + (high - low) / 2)
         # the error of Newton's next step is of the order of its square
         ended = (inside & (abs(new - x) <= eps**0.6 * (abs(x) + scale))) | (high - low <= 2 * eps * abs(x))

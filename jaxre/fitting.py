@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Hashable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 import optax
 from jax.typing import ArrayLike
@@ -20,10 +21,12 @@ from jaxre.exact import ExactInterval, FTest, IccMeasures, exact_interval, f_tes
 from jaxre.inference import Inference, df_of, infer, information_of, on_host
 from jaxre.information import Information, information
 from jaxre.moments import GroupMoments, Strata, moments_of, stratify
+from jaxre.null import LikelihoodRatioTest, likelihood_ratio_test
 from jaxre.observations import Observations, observe
 from jaxre.optimise import checked
 from jaxre.packed import estimate_one
 from jaxre.rows import HostRows
+from jaxre.settings import own_settings
 from jaxre.status import Status
 from jaxre.wald import WaldInterval, wald_interval
 
@@ -136,6 +139,15 @@ class Fit:
     def exact_interval(self, level: float = 0.95, *, side: str = "two-sided") -> ExactInterval:
         """Exact interval for ratio and ICC; see `jaxre.exact_interval`."""
         return on_host(exact_interval, self.moments, level_of(level), side=side)
+
+    def likelihood_ratio_test(self, seed: int = 0, *, draws: int = 100_000) -> LikelihoodRatioTest:
+        """Test of between = 0 against its simulated finite-sample null; see `jaxre.likelihood_ratio_test`."""
+        if self.method == "anova":
+            raise ValueError("the analysis of variance has no likelihood ratio: use f_test, or method='reml' or 'ml'.")
+        with own_settings():
+            key = jax.random.key(seed)
+            found = likelihood_ratio_test(self.moments, key, draws=draws, restricted=self.method == "reml")
+            return jax.tree.map(np.asarray, found)
 
     def wald_interval(self, parameter: str, level: float = 0.95) -> WaldInterval:
         """Interval from the curvature of the likelihood; see `jaxre.wald_interval`."""

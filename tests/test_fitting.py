@@ -182,6 +182,13 @@ def test_inference_of_a_fit_is_that_of_the_pure_functions():
         assert fit.f_test().p_value == inference.f_test.p_value
         wald = fit.wald_interval("icc", 0.9)
         assert wald.low < fit.icc < wald.high
+        if method != "anova":
+            ratio = fit.likelihood_ratio_test(seed=1, draws=2000)
+            with jax.enable_x64(True):
+                again = jaxre.likelihood_ratio_test(
+                    fit.moments, jax.random.key(1), draws=2000, restricted=method == "reml"
+                )
+            assert (ratio.statistic, ratio.p_value) == (again.statistic, again.p_value)
         assert fit.exact_interval(0.9).icc_low == inference.interval.icc_low
 
 
@@ -194,6 +201,7 @@ def test_wrong_use_of_inference():
         (lambda: fit.coefficient_tests(df="wald"), "df must be one of 'satterthwaite', 'kenward-roger', got 'wald'"),
         (lambda: fit.contrast_test([[1], [1]]), "must be linearly independent"),
         (lambda: fit.exact_interval(side="left"), "side must be one of"),
+        (lambda: fit.likelihood_ratio_test(draws=0), "draws must be at least 1"),
         (lambda: fit.information("fisher"), "kind must be 'observed' or 'expected'"),
     ):
         with pytest.raises(ValueError, match=message):
