@@ -1,6 +1,7 @@
 """What every test starts from: JAX as a user finds it, and nothing left behind."""
 
 import os
+import pathlib
 import tempfile
 from collections.abc import Iterator
 
@@ -13,6 +14,17 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+
+MOST_MAPS = 20_000  # of the 65,530 that Linux lets a process have
+
+
+@pytest.fixture(autouse=True, scope="module")
+def room_for_programs() -> Iterator[None]:
+    """Every compiled program takes several memory maps, and a process that runs out of them crashes: old ones go."""
+    yield
+    maps = pathlib.Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > MOST_MAPS:
+        jax.clear_caches()
 
 
 @pytest.fixture(autouse=True)
