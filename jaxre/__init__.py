@@ -6,18 +6,25 @@
 functions that work inside jit and vmap.
 """
 
-from jaxre import datasets
+from jaxre import datasets, plots
 from jaxre.batches import share
+from jaxre.bootstrap import Bootstrap, bootstrap
+from jaxre.checks import HomogeneityCheck, NormalityCheck, homogeneity_check, normality_check
 from jaxre.coefficients import CoefficientTests, ContrastTest, coefficient_tests, contrast_test
 from jaxre.comparison import Comparison, compare
 from jaxre.components import Components, covariance, expectation, group_mean_variance
+from jaxre.criteria import Criteria, criteria
+from jaxre.draws import draw
 from jaxre.effects import Blue, Blup, blue, blup, group_means
 from jaxre.estimate import Estimate, anova, ml, reml
 from jaxre.exact import ExactInterval, FTest, IccMeasures, exact_interval, f_test, icc_measures
 from jaxre.fits import FitMany
-from jaxre.fitting import Fit, fit
+from jaxre.fitted import Fit
+from jaxre.fitting import fit
 from jaxre.frame import Frame
+from jaxre.group_effects import GroupEffects, expected_ranks, group_effects
 from jaxre.inference import Inference
+from jaxre.influence import Influence, influence
 from jaxre.information import Information, information
 from jaxre.likelihood import (
     LogVarianceDerivatives,
@@ -26,9 +33,15 @@ from jaxre.likelihood import (
     restricted_log_likelihood,
 )
 from jaxre.many import fit_many
-from jaxre.moments import GroupMoments, Strata, group_moments, stack, stratify
+from jaxre.meta import MetaAnalysis, meta_analysis
+from jaxre.meta_fit import MetaFit, fit_meta
+from jaxre.moments import GroupMoments, Strata, group_moments, stratify
 from jaxre.null import LikelihoodRatioTest, likelihood_ratio_test, null_statistics
 from jaxre.optimise import Path, alternating, newton
+from jaxre.prediction import Predictions, predictions
+from jaxre.profile_interval import ProfileInterval, profile_interval, profile_intervals
+from jaxre.residuals import Residuals, residuals
+from jaxre.stacking import stack
 from jaxre.status import Status
 from jaxre.wald import WaldInterval, wald_interval
 
@@ -37,23 +50,34 @@ __version__ = "0.1.0"
 __all__ = [
     "Blue",
     "Blup",
+    "Bootstrap",
     "CoefficientTests",
     "Comparison",
     "Components",
     "ContrastTest",
+    "Criteria",
     "Estimate",
     "ExactInterval",
     "FTest",
     "Fit",
     "FitMany",
     "Frame",
+    "GroupEffects",
     "GroupMoments",
+    "HomogeneityCheck",
     "IccMeasures",
     "Inference",
+    "Influence",
     "Information",
     "LikelihoodRatioTest",
     "LogVarianceDerivatives",
+    "MetaAnalysis",
+    "MetaFit",
+    "NormalityCheck",
     "Path",
+    "Predictions",
+    "ProfileInterval",
+    "Residuals",
     "Status",
     "Strata",
     "WaldInterval",
@@ -61,28 +85,43 @@ __all__ = [
     "anova",
     "blue",
     "blup",
+    "bootstrap",
     "coefficient_tests",
     "compare",
     "contrast_test",
     "covariance",
+    "criteria",
     "datasets",
+    "draw",
     "exact_interval",
     "expectation",
+    "expected_ranks",
     "f_test",
     "fit",
     "fit_many",
+    "fit_meta",
+    "group_effects",
     "group_mean_variance",
     "group_means",
     "group_moments",
+    "homogeneity_check",
     "icc_measures",
+    "influence",
     "information",
     "likelihood_ratio_test",
     "log_likelihood",
     "log_variance_derivatives",
+    "meta_analysis",
     "ml",
     "newton",
+    "normality_check",
     "null_statistics",
+    "plots",
+    "predictions",
+    "profile_interval",
+    "profile_intervals",
     "reml",
+    "residuals",
     "restricted_log_likelihood",
     "share",
     "stack",

@@ -18,14 +18,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxre.classes import Classes, classes_of_block, estimate_classes
-from jaxre.estimate import Estimate, in_user_units
-from jaxre.moments import Strata, moments_of, padded, stacked, stratify
-from jaxre.optimum import anova_optimum, quick_optimum, whole_optimum
+from jaxre.classes import Classes, classes_of_block, strata_of_classes
+from jaxre.columns_of_inference import COLUMNS, OF_COEFFICIENTS, inference_of_one
+from jaxre.estimate import Estimate, estimate_of
+from jaxre.moments import Strata, group_moments, moments_of, stratify
 from jaxre.rows import Array, HostRows
 from jaxre.search import KEPT_OPTIMA
-from jaxre.settings import BATCH, own_settings, quick_jit
+from jaxre.settings import BATCH, LARGE, own_settings, quick_jit
 from jaxre.shared import Reduced, SharedDesign, estimate_one, predict_one, reduce_block
+from jaxre.stacking import padded, stacked
 from jaxre.status import Status
 
 LANE = 256  # datasets whose numbers are worked on at once
@@ -41,6 +42,7 @@ QUANTITIES = (
 def widths(quantities: Sequence[str], p: int, groups: int) -> list[tuple[str, tuple[int, ...]]]:
     """Names and shapes of one dataset's packed quantities."""
     shapes: dict[str, tuple[int, ...]] = {"beta": (p,), "beta_se": (p,), "beta_cov": (p, p)}
+    shapes |= dict.fromkeys(OF_COEFFICIENTS, (p,))
     shapes |= {"optima_ratio": (KEPT_OPTIMA,), "blup": (groups,), "blup_se": (groups,)}
     return [(name, shapes.get(name, ())) for name in quantities]
 
@@ -54,6 +56,8 @@ class Plan:
     method: str
     precision: str
     mesh: Mesh | None
+    df: str = "satterthwaite"
+    level: float = 0.95
 
     @property
     def devices(self) -> int:
@@ -65,13 +69,18 @@ class Plan:
         """Whether the effects of the groups are wanted."""
         return bool({"blup", "blup_se"} & set(self.quantities))
 
+    @property
+    def inference(self) -> bool:
+        """Whether tests or intervals are wanted."""
+        return bool(set(COLUMNS) & set(self.quantities))
+
     def numbers(self, p: int, groups: int) -> int:
         """Packed numbers of one dataset."""
         return sum(math.prod(shape) for _, shape in widths(self.quantities, p, groups))
 
 
 Prepare = Callable[[Any, Any], Any]
-One = Callable[[Any, Any, str, bool], tuple[Estimate, Array, dict[str, Array]]]
+One = Callable[[Any, Any, Plan, bool], tuple[Estimate, Array, dict[str, Array]]]
 
 
 @functools.lru_cache(maxsize=256)
@@ -79,7 +88,7 @@ def _kernel(plan: Plan, prepare: Prepare, one: One, whole: bool) -> Callable[[An
     """Compiled: constants and a block of data (last axis the dataset) to packed numbers, `settled` the first."""
 
     def pack(constants: Any, data: Any) -> jax.Array:
-        estimate, settled, extra = one(constants, data, plan.method, whole)
+        estimate, settled, extra = one(constants, data, plan, whole)
         found = {name: extra[name] if name in extra else getattr(estimate, name) for name in plan.quantities}
         return jnp.concatenate([jnp.ravel(number).astype(jnp.float64) for number in [settled, *found.values()]])
 
@@ -95,8 +104,9 @@ def _kernel(plan: Plan, prepare: Prepare, one: One, whole: bool) -> Callable[[An
         parts = jax.lax.map(lambda start: lane(constants, part(start)), LANE * jnp.arange(width // LANE))
         return parts.transpose(1, 0, 2).reshape(parts.shape[1], width)
 
+    options = LARGE if plan.inference else BATCH
     if plan.mesh is None:
-        return quick_jit(block, jax.default_backend(), BATCH)
+        return quick_jit(block, jax.default_backend(), options)
     last = lambda leaf: PartitionSpec(*[None] * (leaf.ndim - 1), AXIS)
 
     def shared_out(constants: Any, data: Any) -> jax.Array:
@@ -104,7 +114,7 @@ def _kernel(plan: Plan, prepare: Prepare, one: One, whole: bool) -> Callable[[An
         run = jax.shard_map(block, mesh=plan.mesh, in_specs=specs, out_specs=PartitionSpec(None, AXIS), check_vma=False)
         return run(constants, data)
 
-    return quick_jit(shared_out, plan.mesh.devices.flat[0].platform, BATCH)
+    return quick_jit(shared_out, plan.mesh.devices.flat[0].platform, options)
 
 
 def _cast(tree: Any, kind: Any) -> Any:
@@ -209,9 +219,9 @@ def _prepare_shared(design: SharedDesign, values: Array) -> Reduced:
 
 
 def _one_shared(
-    design: SharedDesign, data: Reduced, method: str, whole: bool
+    design: SharedDesign, data: Reduced, plan: Plan, whole: bool
 ) -> tuple[Estimate, Array, dict[str, Array]]:
-    estimate, settled = estimate_one(design, data, method, whole)
+    estimate, settled = estimate_one(design, data, plan.method, whole)
     effects, errors = predict_one(design, data, estimate)
     return estimate, settled, {"blup": effects, "blup_se": errors}
 
@@ -233,8 +243,8 @@ def _prepare_classes(kind: Array, data: Classes) -> Classes:
     return dataclasses.replace(_cast(data, kind.dtype), scale=data.scale, pilot=data.pilot)
 
 
-def _one_of_classes(_: Any, data: Classes, method: str, whole: bool) -> tuple[Estimate, Array, dict[str, Array]]:
-    return (*estimate_classes(data, method, whole), {})
+def _one_of_classes(_: Any, data: Classes, plan: Plan, whole: bool) -> tuple[Estimate, Array, dict[str, Array]]:
+    return _one_of_strata(_, strata_of_classes(data), plan, whole)
 
 
 def fit_missing(plan: Plan, codes: np.ndarray, groups: int, classes: int, block: np.ndarray) -> np.ndarray:
@@ -256,18 +266,42 @@ def _prepare_strata(kind: Array, data: Strata) -> Strata:
     return dataclasses.replace(_cast(data, kind.dtype), frame=frame)
 
 
-def _one_of_strata(_: Any, data: Strata, method: str, whole: bool) -> tuple[Estimate, Array, dict[str, Array]]:
-    restricted, settled = method == "reml", jnp.ones((), bool)
-    if method == "anova":
-        found = anova_optimum(data)
-    elif whole:
-        found = whole_optimum(data, restricted)
-    else:
-        found, settled = quick_optimum(data, restricted)
-    return in_user_units(found, data.frame, data.rows, data.status, restricted=restricted), settled, {}
+def _one_of_strata(_: Any, data: Strata, plan: Plan, whole: bool) -> tuple[Estimate, Array, dict[str, Array]]:
+    estimate, settled = estimate_of(data, plan.method, whole)
+    words = plan.quantities, plan.method, plan.df, plan.level
+    columns, known = inference_of_one(data, estimate, *words, whole)
+    return estimate, settled & known, columns
 
 
 Dataset = tuple[np.ndarray, np.ndarray, np.ndarray | None]
+
+
+@functools.lru_cache(maxsize=16)
+def _of_design(codes: bytes, covariates: bytes | None, n: int) -> tuple[Prepare, Strata]:
+    """Strata of every column of a block over one design, whose facts are constants of the program; and of a column."""
+    groups = np.frombuffer(codes, np.int32)
+    x = None if covariates is None else np.frombuffer(covariates, np.float64).reshape(n, -1)
+    one = lambda y: stratify(group_moments(y, groups, x))
+
+    def prepare(constants: Strata, values: Array) -> Strata:
+        return _prepare_strata(constants.rows, jax.vmap(one, -1, -1)(values))
+
+    with own_settings():
+        return prepare, jax.tree.map(np.asarray, jax.jit(one)(np.random.default_rng(0).normal(size=n)))
+
+
+def _one_of_design(
+    constants: Strata, data: Strata, plan: Plan, whole: bool
+) -> tuple[Estimate, Array, dict[str, Array]]:
+    same = {name: getattr(constants, name) for name in ("rows", "sizes", "counts", "within_rank")}
+    return _one_of_strata(None, dataclasses.replace(data, **same), plan, whole)
+
+
+def fit_design(plan: Plan, codes: np.ndarray, covariates: np.ndarray | None, block: np.ndarray) -> np.ndarray:
+    """Packed numbers, inference among them, of the columns of a block (n, datasets) over one design."""
+    x = None if covariates is None else np.ascontiguousarray(covariates, np.float64).tobytes()
+    prepare, constants = _of_design(codes.astype(np.int32).tobytes(), x, len(codes))
+    return run(plan, constants, block, prepare, _one_of_design)
 
 
 def fit_strata(plan: Plan, datasets: Sequence[Dataset], p: int) -> np.ndarray:

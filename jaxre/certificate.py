@@ -172,7 +172,7 @@ def find_basins(curve: Curve) -> Basins:
         width = b.ratio - a.ratio
         fall_a, fall_b = left.steep / left.quadratic, right.steep / right.quadratic
         steepest = jnp.maximum(fall_a - right.climb, left.climb - fall_b)  # |f'| on the interval
-        tiny = (width <= 64 * eps * (a.ratio + 1 / curve.largest)) | (width * steepest <= 8 * eps * n)
+        tiny = (width <= 64 * eps * (a.ratio + 1 / curve.largest)) | (width * steepest <= 8 * eps * curve.count)
         tiny = tiny & (kinds == UNDECIDED)
         values = jnp.where(tiny, drop(a, zero, n), jnp.inf)
         least = jnp.argmin(values)
@@ -233,6 +233,8 @@ class Facts(NamedTuple):
     ratio: Array
     quadratic: Array
     """Q."""
+    excess: Array
+    """Q - Q(infinity)."""
     steep: Array
     """N |Q'|."""
     climb: Array
@@ -255,6 +257,7 @@ def facts_of(at: Profile, curve: Curve) -> Facts:
     return Facts(
         ratio=at.ratio,
         quadratic=at.quadratic,
+        excess=at.excess,
         steep=steep,
         climb=at.log_det_1,
         bend=-at.quadratic_2 / at.quadratic_1,
@@ -301,8 +304,7 @@ def _inside(a: Facts, b: Facts, falling: Array, curve: Curve) -> tuple[Array, Ar
 def _beyond(a: Facts, falling: Array, curve: Curve) -> tuple[Array, Array]:
     """The same of [a, infinity)."""
     slack = 64 * jnp.finfo(curve.n.dtype).eps
-    excess = a.quadratic * (1 + slack) - curve.floor  # at least Q - Q(infinity)
-    signed = a.ratio * (a.climb - slack * _climb_size(a)) * curve.floor > curve.n * excess
+    signed = a.ratio * (a.climb - slack * _climb_size(a)) * curve.floor > curve.n * a.excess * (1 + slack)
     rises = a.ratio >= curve.rises_from
     return ~signed & rises & falling, ~(signed | rises)
 

@@ -9,10 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxre.estimate import Estimate, in_user_units
 from jaxre.frame import Frame, power_of_two_below, rounding_floor
 from jaxre.moments import Strata
-from jaxre.optimum import anova_optimum, quick_optimum, whole_optimum
 from jaxre.profile import WRITTEN_OUT
 from jaxre.records import record
 from jaxre.rows import Array
@@ -85,18 +83,18 @@ def status_of(rows: Array, groups: Array, low: Array, high: Array, within: Array
     return xp.where(xp.isfinite(low) & xp.isfinite(high), status, int(Status.INVALID)).astype(xp.int32)
 
 
-def estimate_classes(data: Classes, method: str, whole: bool) -> tuple[Estimate, Array]:
-    """The estimate of one dataset in user's units, and whether the search settled it."""
+def strata_of_classes(data: Classes) -> Strata:
+    """Strata of one dataset, in the units that its scale and pilot say."""
     dtype, count = data.counts.dtype, data.counts.shape[0]
     sizes = jnp.arange(1, count + 1, dtype=dtype)
-    zeros, restricted = jnp.zeros((count,), dtype), method == "reml"
+    zeros = jnp.zeros((count,), dtype)
     squares = jnp.stack([jnp.stack([zeros, zeros], axis=1), jnp.stack([zeros, data.scatter], axis=1)], axis=1)
     nothing, rows = jnp.zeros((), dtype), (data.counts * sizes).sum()
     scale = data.scale.astype(dtype)
     frame = Frame(
         origin=data.pilot.astype(dtype)[None], transform=1 / scale, scale=scale, log_volume=jnp.log(1.0).astype(dtype)
     )
-    strata = Strata(
+    return Strata(
         rows=rows,
         sizes=sizes,
         counts=data.counts,
@@ -107,11 +105,3 @@ def estimate_classes(data: Classes, method: str, whole: bool) -> tuple[Estimate,
         frame=frame,
         status=data.status,
     )
-    settled = jnp.ones((), bool)
-    if method == "anova":
-        found = anova_optimum(strata)
-    elif whole:
-        found = whole_optimum(strata, restricted)
-    else:
-        found, settled = quick_optimum(strata, restricted)
-    return in_user_units(found, frame, rows, data.status, restricted=restricted), settled

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import operator
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
 from jaxre.components import Components
 from jaxre.distributions import f_tails, level_of, t_p_value, t_quantile
+from jaxre.eager import compiled_alone
 from jaxre.effects import Gls, NormalEquations, gls, matmul, normal_equations
 from jaxre.information import expected, inverse_2, observed
 from jaxre.moments import GroupMoments, Strata, as_strata
@@ -57,6 +61,7 @@ class ContrastTest:
     """() [1], lambda of Kenward and Roger; 1 with Satterthwaite's."""
 
 
+@compiled_alone
 def coefficient_tests(
     moments: GroupMoments | Strata,
     components: Components,
@@ -166,12 +171,25 @@ def contrast_test(
         >>> print(test.df1, bool(0 < test.p_value < 1))
         1.0 True
     """
+    if isinstance(contrasts, (list, tuple, np.ndarray)):
+        rows = np.atleast_2d(np.asarray(contrasts, float))
+        contrasts = independent(rows) if rows.ndim == 2 else rows
+    return _contrast_test(moments, components, contrasts, df, restricted, information)
+
+
+@compiled_alone
+def _contrast_test(
+    moments: GroupMoments | Strata,
+    components: Components,
+    contrasts: ArrayLike,
+    df: str,
+    restricted: bool,
+    information: str,
+) -> ContrastTest:
     at = _Fitted(moments, components, df, restricted, information)
     rows, sizes = at.rows(contrasts)
     size = sizes.max()  # one for all, since turning them depends on how they are weighed against each other
     rows, q = rows * (sizes / size)[:, None], rows.shape[0]
-    if isinstance(contrasts, (list, tuple, np.ndarray)):
-        independent(np.atleast_2d(np.asarray(contrasts, float)))
     estimate, (spread, *changes) = at.estimate(contrasts) / size, at.spreads(rows)
     if df == "kenward-roger":
         return _kenward_roger(estimate, at.covariance(rows), spread, changes, at.uncertainty)
@@ -294,6 +312,14 @@ def independent(rows: np.ndarray) -> np.ndarray:
             f"contrasts must be linearly independent, got {len(rows)} rows of rank {rank}; leave some out."
         )
     return rows
+
+
+def place_of(parameter: Any, p: int) -> int:
+    """The place of a coefficient, if there is one."""
+    place = operator.index(parameter)
+    if isinstance(parameter, bool) or not 0 <= place < p:
+        raise ValueError(f"a coefficient's place must be from 0 to {p - 1}, got {parameter!r}.")
+    return place
 
 
 def _contrasts(contrasts: ArrayLike, p: int) -> Array:

@@ -21,6 +21,8 @@ class Covariates:
     """(n, p - 1) [x], NaN where missing; or of another shape, as it was given."""
     names: tuple[str, ...]
     """(p - 1) names."""
+    levels: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    """levels of each text column of a data frame, the first of them the one that has no column here."""
 
 
 def covariates_of(given: Any, complete: np.ndarray, name: str = "covariates") -> Covariates:
@@ -39,16 +41,60 @@ def covariates_of(given: Any, complete: np.ndarray, name: str = "covariates") ->
         complete = complete & (part.present if isinstance(part, Text) else ~np.isnan(part))
     names: list[str] = []
     tables: list[np.ndarray] = []
+    coded: dict[str, list[str]] = {}
     for column, part in parts.items():
         if isinstance(part, Text):
-            levels = levels_of(name, column, part.values[complete], part.order)
+            levels = coded[column] = levels_of(name, column, part.values[complete], part.order)
             names += [f"{column}{level}" for level in levels[1:]]
             tables.append(treatment(part.values, levels))
         else:
             names.append(str(column))
             tables.append(part[:, None])
     table = np.concatenate(tables, axis=1) if tables else np.zeros((len(frame), 0))
-    return Covariates(table, tuple(names))
+    return Covariates(table, tuple(names), coded)
+
+
+def covariates_again(given: Any, known: Covariates, name: str = "covariates") -> np.ndarray:
+    """Covariates (m, p - 1) of further rows, coded as the known ones were; columns of a data frame go by name."""
+    frame = frame_of(given)
+    if frame is None:
+        table = numbers(given, name)
+        table = table.reshape(-1, 1) if table.ndim == 1 and len(known.names) == 1 else table
+        if table.ndim != 2 or table.shape[1] != len(known.names):
+            raise ValueError(
+                f"{name} must have shape (m, {len(known.names)}), the columns {', '.join(known.names) or 'none'}, "
+                f"got {table.shape}."
+            )
+    else:
+        of_text = [f"{column}{level}" for column, levels in known.levels.items() for level in levels[1:]]
+        needed = [*known.levels, *(column for column in known.names if column not in of_text)]
+        absent = [column for column in needed if column not in frame.columns]
+        if absent:
+            raise ValueError(
+                f"{name} must have the columns {', '.join(needed)}, got {', '.join(frame.columns)}: "
+                f"{', '.join(absent)} missing."
+            )
+        columns = {column: _numeric(frame[column], name)[:, None] for column in needed if column not in known.levels}
+        for column, levels in known.levels.items():
+            coded = _coded(frame[column].to_list(), column, levels, name)
+            columns |= {f"{column}{level}": coded[:, i : i + 1] for i, level in enumerate(levels[1:])}
+        parts = [columns[column] for column in known.names]
+        table = np.concatenate(parts, axis=1) if parts else np.zeros((len(frame), 0))
+    refuse_infinity(table, name)
+    if np.isnan(table).any():
+        raise ValueError(f"{name} must have no missing values, got {int(np.isnan(table).sum())}; leave those rows out.")
+    return table
+
+
+def _coded(given: list[Any], column: str, levels: list[str], name: str) -> np.ndarray:
+    values = np.array([None if value is None or value != value else str(value) for value in given], object)
+    unknown = sorted({value for value in values.tolist() if value is not None} - set(levels))
+    if unknown:
+        raise ValueError(
+            f"{name}: column {column!r} must hold levels of the fit, {', '.join(map(short, levels[:5]))}"
+            f"{', ...' if len(levels) > 5 else ''}, got {', '.join(map(short, unknown[:5]))}."
+        )
+    return treatment(values, levels)
 
 
 def coefficients_of(covariates: Any, n: int) -> tuple[np.ndarray | None, tuple[str, ...]]:

@@ -87,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     fitting.add_argument("--method", choices=("reml", "ml", "anova"), default="reml", help="default: reml")
     fitting.add_argument("--level", type=_level, default=0.95, help="of the intervals, default: 0.95")
     fitting.add_argument("--df", choices=DF, help="default: kenward-roger for reml, else satterthwaite")
+    fitting.add_argument("--groups", action="store_true", help="list the groups with their predicted means")
     fitting.add_argument("--json", action="store_true", help="print every number at full precision")
     fitting.set_defaults(run=_fit)
 
@@ -98,6 +99,9 @@ def _parser() -> argparse.ArgumentParser:
     many.add_argument("--outcome", metavar="NAME", help="column of the outcome of a long table")
     many.add_argument("--covariates", metavar="A,B", help="columns of the covariates; text is treatment-coded")
     many.add_argument("--method", choices=("reml", "ml", "anova"), default="reml", help="default: reml")
+    many.add_argument("--inference", action="store_true", help="add tests and intervals of each dataset as columns")
+    many.add_argument("--level", type=_level, help="of the intervals, default: 0.95")
+    many.add_argument("--df", choices=DF, help="default: kenward-roger for reml, else satterthwaite")
     many.add_argument("--out", metavar="FILE", help=f"table to write, a row a dataset ({', '.join(wide.OUTPUTS)})")
     many.set_defaults(run=_fit_many)
 
@@ -120,9 +124,15 @@ def _fit(arguments: argparse.Namespace) -> str:
     result = _fitted(made, arguments.method)
     inference = result.inference(arguments.level, arguments.df)
     if not arguments.json:
-        return report.summary(result, outcome=outcome, group=group, inference=inference)
+        groups = result.tidy_groups(arguments.level) if arguments.groups else None
+        return report.summary(result, inference, groups, outcome=outcome, group=group)
     facts = {"file": file, "outcome": outcome, "group": group, "covariates": covariates, **result.to_dict()}
     facts["inference"] = inference.to_dict()
+    facts["tables"] = {
+        "terms": report.plain_columns(result.tidy(arguments.level, arguments.df)),
+        "fit": report.plain_columns(result.glance()),
+        "groups": report.plain_columns(result.tidy_groups(arguments.level)),
+    }
     return json.dumps(_finite(facts), indent=2, allow_nan=False)
 
 
@@ -174,6 +184,10 @@ def _fit_many(arguments: argparse.Namespace) -> str:
         raise ValueError(f"{' and '.join(needed)} must be given; see jaxre fit-many --help.")
     given = {"--covariates": covariates, "--outcomes": arguments.outcomes, "--outcome": arguments.outcome}
     given |= {"--dataset": arguments.dataset}
+    if not arguments.inference:
+        unused = [option for option, value in (("--level", arguments.level), ("--df", arguments.df)) if value]
+        if unused:
+            raise ValueError(f"{' and '.join(unused)} says how to compute tests and intervals; add --inference.")
     of_matrix, of_long, of_wide = (), ("--covariates", "--outcome", "--dataset"), ("--covariates", "--outcomes")
     meant = of_matrix if matrix else of_wide if arguments.dataset is None else of_long
     idle = [option for option, value in given.items() if value and option not in meant]
@@ -187,15 +201,18 @@ def _fit_many(arguments: argparse.Namespace) -> str:
         made = wide.read_wide(file, _split(arguments.outcomes), group, covariates)
     else:
         long, labels = wide.read_long(file, arguments.outcome, group, arguments.dataset, covariates)
-    from jaxre.many import fit_many  # here, so that what is wrong with a file is said before JAX loads
+    from jaxre.many import DEFAULT, EVERY, fit_many  # here, so that what is wrong with a file is said before JAX loads
 
+    words = {"method": arguments.method}
+    if arguments.inference:
+        words |= {"quantities": (*DEFAULT, EVERY), "level": arguments.level or 0.95, "df": arguments.df}
     if arguments.dataset is None:
-        fits = fit_many(made.values, made.groups, made.covariates, method=arguments.method)
+        fits = fit_many(made.values, made.groups, made.covariates, **words)
         fits = dataclasses.replace(
             fits, names=np.array(made.names, object), coefficients=("(Intercept)", *made.coefficients)
         )
     else:
-        fits = fit_many(long.outcome, long.groups, long.covariates, datasets=labels, method=arguments.method)
+        fits = fit_many(long.outcome, long.groups, long.covariates, datasets=labels, **words)
         fits = dataclasses.replace(fits, coefficients=("(Intercept)", *long.coefficients))
     wide.write(fits.to_dict(), arguments.out)
     return f"{fits.summary()}\nwritten to {arguments.out}"

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import betainc, betaln, erfc, ndtri
+import numpy as np
+from jax.scipy.special import betainc, betaln, erfc, gammainc, gammaincc, gammaln, ndtri
 from jax.typing import ArrayLike
 
 from jaxre.rows import Array
 
+TERMS = (24, 32, 48)  # of the polynomial for a quantile of t
 STEPS = 100  # of a bracketed search: bisection alone needs no more for a double
 
 
 def increasing_root(
-    function: Callable[[Array], tuple[Array, Array]], low: Array, high: Array, start: Array, scale: float = 0.0
+    function: Callable[[Array], tuple[Array, Array]],
+    low: Array,
+    high: Array,
+    start: Array,
+    scale: float = 0.0,
+    wanted: Array | bool = True,
 ) -> Array:
     """Roots of increasing functions, one an element, by Newton's method inside a bracket that closes in.
 
@@ -25,6 +33,7 @@ def increasing_root(
         high: right ends, finite.
         start: first iterates.
         scale: added to |x| to say what a small step is; 1 where x is a logarithm.
+        wanted: where a root is asked for; elsewhere nothing is done, and where none is, no step is taken.
 
     Returns:
         the roots; `low` or `high` where a function has one sign on its bracket.
@@ -45,7 +54,7 @@ def increasing_root(
 
     start = jnp.clip(start, low, high)
     blank = jnp.zeros_like(start)
-    first = start, low + blank, high + blank, jnp.zeros((), jnp.int32), blank > 0
+    first = start, low + blank, high + blank, jnp.zeros((), jnp.int32), (blank > 0) | ~jnp.asarray(wanted)
     return jax.lax.while_loop(lambda state: ~state[-1].all() & (state[3] < STEPS), step, first)[0]
 
 
@@ -58,8 +67,8 @@ def f_tails(x: ArrayLike, df1: ArrayLike, df2: ArrayLike) -> tuple[Array, Array]
     return jnp.where(x == jnp.inf, 1.0, below), jnp.where(x == jnp.inf, 0.0, above)
 
 
-def f_quantile(probability: ArrayLike, df1: ArrayLike, df2: ArrayLike) -> Array:
-    """Quantile of F(df1, df2): 0 and infinity at probabilities 0 and 1.
+def f_quantile(probability: ArrayLike, df1: ArrayLike, df2: ArrayLike, wanted: Array | bool = True) -> Array:
+    """Quantile of F(df1, df2): 0 and infinity at probabilities 0 and 1; anything where it is not `wanted`.
 
     Newton's method for the logarithm of the smaller tail in log x, from Paulson's approximation.
     """
@@ -83,29 +92,100 @@ def f_quantile(probability: ArrayLike, df1: ArrayLike, df2: ArrayLike) -> Array:
         return value, jnp.exp(log_density) / mine
 
     start = jnp.where(jnp.isfinite(start), start, 0.0)
-    found = jnp.exp(increasing_root(excess, jnp.full_like(tail, -700.0), jnp.full_like(tail, 700.0), start, 1.0))
+    ends = jnp.full_like(tail, -700.0), jnp.full_like(tail, 700.0)
+    found = jnp.exp(increasing_root(excess, *ends, start, 1.0, wanted))
     known = (df1 > 0) & (df2 > 0) & (p >= 0) & (p <= 1)
     return jnp.where(known, jnp.where(inner, found, jnp.where(lower, 0.0, jnp.inf)), jnp.nan)
 
 
 def t_p_value(t: ArrayLike, df: ArrayLike) -> Array:
-    """Two-sided p-value of Student's t; of a normal deviate where df is infinite."""
+    """Two-sided p-value of Student's t; of a normal deviate where df is infinite.
+
+    From 10,000 degrees of freedom on by Hill's expansion of the normal deviate that has the same p-value: the
+    incomplete beta function loses a digit for every factor of ten in df, and the expansion gains six.
+
+    Source: Hill (1970), Communications of the ACM 13, 617-619.
+    """
     t, df = jnp.asarray(t, float), jnp.asarray(df, float)
-    normal = jnp.isinf(df)
-    number = jnp.where(normal, 1.0, df)
-    return jnp.where(normal, erfc(abs(t) / jnp.sqrt(2.0)), f_tails(t * t, 1.0, number)[1])
+    many = df >= 1e4
+    a = jnp.where(many & (df < jnp.inf), df, 1e4) - 0.5
+    z_2 = jnp.where(df == jnp.inf, t * t, a * jnp.log1p(t * t / (a + 0.5)))
+    b = jnp.where(df == jnp.inf, jnp.inf, 48 * a * a)
+    third = (((4 * z_2 + 33) * z_2 + 240) * z_2 + 855) / (10 * b * (1 + (0.8 * z_2 * z_2 + 100) / b))
+    z = jnp.where(jnp.isinf(t), jnp.inf, jnp.sqrt(z_2) * (1 + (z_2 + 3 - third) / b))
+    return jnp.where(many, erfc(z / jnp.sqrt(2.0)), f_tails(t * t, 1.0, jnp.where(many, 1e4, df))[1])
 
 
 def t_quantile(level: ArrayLike, df: ArrayLike) -> Array:
-    """t with P(|T| <= t) = level; the normal one where df is infinite."""
-    level, df = jnp.asarray(level, float), jnp.asarray(df, float)
+    """t with P(|T| <= t) = level; the normal one where df is infinite.
+
+    A level that is known when the program is made has a polynomial in 1 / df, for df from 1 on, in place of a search.
+    """
+    df = jnp.asarray(df, float)
     normal = jnp.isinf(df)
+    if isinstance(level, float) and 0 < level < 1:
+        easy = df >= 1
+        x = 2 / jnp.where(easy, df, 1.0) - 1
+        above, last = jnp.zeros_like(x), jnp.zeros_like(x)
+        *rest, constant = t_polynomial(level)[::-1]
+        for coefficient in rest:  # Clenshaw's recurrence
+            above, last = 2 * x * above - last + coefficient, above
+        found = jnp.exp(x * above - last + constant)
+        slow = jnp.sqrt(f_quantile(level, 1.0, jnp.where(easy, 1.0, df), ~easy & (df > 0)))
+        found = jnp.where(normal, -ndtri((1 - level) / 2), found)
+        return jnp.where(easy, found, jnp.where(df > 0, slow, jnp.nan))
+    level = jnp.asarray(level, float)
     return jnp.where(normal, -ndtri((1 - level) / 2), jnp.sqrt(f_quantile(level, 1.0, jnp.where(normal, 1.0, df))))
+
+
+@functools.lru_cache(maxsize=64)
+def t_polynomial(level: float) -> tuple[float, ...]:
+    """Chebyshev coefficients of log t_quantile(level, df) in 2 / df - 1, good to about 1e-13."""
+    table = np.zeros(0)
+    for terms in TERMS:  # no more than it takes: the search loses digits as df grows
+        angle = (np.arange(terms) + 0.5) * np.pi / terms
+        with jax.enable_x64(True), jax.ensure_compile_time_eval():
+            df = jnp.asarray(2 / (1 + np.cos(angle)))
+            values = np.asarray(jnp.log(f_quantile(jnp.asarray(level), 1.0, df)) / 2)
+        table = np.cos(np.arange(terms)[:, None] * angle) @ values * 2 / terms
+        if abs(table[-2:]).max() < 5e-13:
+            break
+    table[0] /= 2
+    return tuple(table.tolist())
 
 
 def chi2_quantile(level: ArrayLike) -> Array:
     """Quantile of chi-square on one degree of freedom."""
     return ndtri((1 - jnp.asarray(level, float)) / 2) ** 2
+
+
+def chi2_above(x: ArrayLike, df: ArrayLike) -> Array:
+    """Probability above x under chi-square."""
+    return gammaincc(jnp.asarray(df, float) / 2, jnp.maximum(jnp.asarray(x, float), 0) / 2)
+
+
+def gamma_quantile(probability: ArrayLike, shape: ArrayLike) -> Array:
+    """Quantile of the gamma distribution of scale 1; half that of chi-square on 2 * shape degrees of freedom.
+
+    Newton's method for the logarithm of the smaller tail in log x, from Wilson and Hilferty's approximation.
+    """
+    p, shape = jnp.asarray(probability, float), jnp.asarray(shape, float)
+    known = (shape > 0) & (p > 0) & (p < 1)
+    a, p = jnp.where(known, shape, 1.0), jnp.where(known, p, 0.5)
+    lower = p < 0.5
+    tail, sign = jnp.where(lower, p, 1 - p), jnp.where(lower, 1.0, -1.0)
+    cube = 1 - 1 / (9 * a) + ndtri(p) / (3 * jnp.sqrt(a))
+    small = (jnp.log(p) + gammaln(a + 1)) / a  # where the quantile is near 0
+    start = jnp.where(cube > 0.1, jnp.log(a) + 3 * jnp.log(jnp.maximum(cube, 0.1)), small)
+
+    def excess(log_x: Array) -> tuple[Array, Array]:
+        x = jnp.exp(log_x)
+        mine = jnp.where(lower, gammainc(a, x), gammaincc(a, x))
+        log_density = a * log_x - x - gammaln(a)  # of log x
+        return sign * (jnp.log(mine) - jnp.log(tail)), jnp.exp(log_density) / mine
+
+    found = jnp.exp(increasing_root(excess, jnp.full_like(a, -700.0), jnp.full_like(a, 700.0), start, 1.0))
+    return jnp.where(known, found, jnp.nan)
 
 
 def level_of(level: float) -> float:

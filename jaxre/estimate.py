@@ -5,9 +5,10 @@ from __future__ import annotations
 import jax.numpy as jnp
 import optax
 
+from jaxre.eager import compiled_alone
 from jaxre.frame import Frame
 from jaxre.moments import GroupMoments, Strata, as_strata
-from jaxre.optimum import Optimum, anova_optimum, likelihood_optimum
+from jaxre.optimum import Optimum, anova_optimum, likelihood_optimum, quick_optimum, whole_optimum
 from jaxre.profile import minus_2_log_likelihood
 from jaxre.records import record
 from jaxre.rows import Array
@@ -57,6 +58,7 @@ class Estimate:
     """(p, p) [1], their covariance in units of within."""
 
 
+@compiled_alone
 def reml(moments: GroupMoments | Strata, *, optimizer: optax.GradientTransformation | None = None) -> Estimate:
     """Restricted maximum likelihood estimate.
 
@@ -86,6 +88,7 @@ def reml(moments: GroupMoments | Strata, *, optimizer: optax.GradientTransformat
     return _of_strata(likelihood_optimum(strata, True, optimizer), strata, restricted=True)
 
 
+@compiled_alone
 def ml(moments: GroupMoments | Strata, *, optimizer: optax.GradientTransformation | None = None) -> Estimate:
     """Maximum likelihood estimate.
 
@@ -115,6 +118,7 @@ def ml(moments: GroupMoments | Strata, *, optimizer: optax.GradientTransformatio
     return _of_strata(likelihood_optimum(strata, False, optimizer), strata, restricted=False)
 
 
+@compiled_alone
 def anova(moments: GroupMoments | Strata) -> Estimate:
     """Analysis-of-variance estimate, Henderson's method 3 when there are covariates.
 
@@ -145,6 +149,18 @@ def anova(moments: GroupMoments | Strata) -> Estimate:
     return _of_strata(anova_optimum(strata), strata, restricted=False)
 
 
+def estimate_of(strata: Strata, method: str, whole: bool) -> tuple[Estimate, Array]:
+    """The estimate by the quick or by the whole search, and whether that settled it."""
+    restricted, settled = method == "reml", jnp.ones((), bool)
+    if method == "anova":
+        found = anova_optimum(strata)
+    elif whole:
+        found = whole_optimum(strata, restricted)
+    else:
+        found, settled = quick_optimum(strata, restricted)
+    return in_user_units(found, strata.frame, strata.rows, strata.status, restricted=restricted), settled
+
+
 def _of_strata(optimum: Optimum, strata: Strata, *, restricted: bool) -> Estimate:
     return in_user_units(optimum, strata.frame, strata.rows, strata.status, restricted=restricted)
 
@@ -153,7 +169,7 @@ def in_user_units(optimum: Optimum, frame: Frame, rows: Array, status: Array, *,
     """The estimate that an optimum means, with what the status takes away."""
     ratio, within = optimum.ratio, optimum.within
     n = rows - (optimum.gamma.shape[-1] if restricted else 0)
-    criterion = minus_2_log_likelihood(optimum.log_det, optimum.quadratic, n, within, frame, restricted)
+    criterion = minus_2_log_likelihood(optimum, n, within, frame, restricted)
     sigma_2 = within / frame.scale / frame.scale
     between = ratio * within / frame.scale / frame.scale
     if jnp.ndim(frame.transform) == 0:  # coefficients in the user's coordinates but for the scale

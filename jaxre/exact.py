@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
-from jaxre.distributions import f_quantile, f_tails, level_of
+from jaxre.distributions import chi2_above, f_quantile, f_tails, gamma_quantile, level_of
+from jaxre.eager import compiled_alone
 from jaxre.effects import normal_equations
 from jaxre.moments import GroupMoments, Strata, as_strata
 from jaxre.profile import Curve, Profile, curve, profile
@@ -80,11 +84,13 @@ class IccMeasures:
     """()."""
 
 
+@compiled_alone
 def f_test(moments: GroupMoments | Strata) -> FTest:
     """Exact F test of between = 0, for any group sizes and covariates.
 
     F = [(RSS_X - RSS_XZ) / r] / [RSS_XZ / (n - p - r)] with r = rank[X Z] - p, which is F(r, n - p - r) where between
-    is 0. With covariates (groups - 1, n - groups) would be wrong degrees of freedom. Works inside jit and under vmap.
+    is 0. With covariates (groups - 1, n - groups) would be wrong degrees of freedom. Where within is known, the second
+    degrees of freedom are infinite and r F is Cochran's Q, chi-square on r. Works inside jit and under vmap.
 
     Args:
         moments: sufficient statistics, by group or by stratum.
@@ -106,9 +112,14 @@ def f_test(moments: GroupMoments | Strata) -> FTest:
         12.1111 2 3 0.0366
     """
     strata = as_strata(moments)
-    return f_test_of(curve(normal_equations(strata), restricted=False), *degrees_of_freedom(strata))
+    test = f_test_of(curve(normal_equations(strata), restricted=False), *degrees_of_freedom(strata))
+    if strata.frame.known is None:
+        return test
+    p_value = chi2_above(test.statistic * test.df1, test.df1).astype(test.statistic.dtype)
+    return dataclasses.replace(test, df2=test.df2 + jnp.inf, p_value=p_value)
 
 
+@compiled_alone
 def exact_interval(moments: GroupMoments | Strata, level: float = 0.95, *, side: str = "two-sided") -> ExactInterval:
     """Exact interval for between / within and for the ICC, at any group sizes and with covariates: Wald's pivot.
 
@@ -117,7 +128,8 @@ def exact_interval(moments: GroupMoments | Strata, level: float = 0.95, *, side:
     The model makes sense down to lambda = -1 / largest size, exclusive. Where H stays below the quantile on all of that
     domain, the end is at the end of the domain; an interval of which both ends are there is empty, and of level 0.95
     in 2.5 % of datasets at most. Truncated at 0 the interval covers 97.5 % where between is 0, and it is 0 alone where
-    all of it lay below. The balanced intercept-only case is the classical one. Works inside jit and under vmap.
+    all of it lay below. The balanced intercept-only case is the classical one; where within is known, this is the
+    Q-profile interval. Works inside jit and under vmap.
 
     Args:
         moments: sufficient statistics, by group or by stratum.
@@ -143,11 +155,12 @@ def exact_interval(moments: GroupMoments | Strata, level: float = 0.95, *, side:
     """
     strata = as_strata(moments)
     freedom = degrees_of_freedom(strata)
-    return exact_interval_of(
-        curve(normal_equations(strata), restricted=False), *freedom, *pivot_quantiles(*freedom, level, side)
-    )
+    pivot = pivot_of(strata)
+    quantiles = pivot_quantiles(*freedom, level, side, known=strata.frame.known is not None)
+    return exact_interval_of(pivot, *freedom, *quantiles)
 
 
+@compiled_alone
 def icc_measures(moments: GroupMoments | Strata, level: float = 0.95) -> IccMeasures:
     """ICC(1,1) and ICC(1,k): reliability of a single measurement and of an average of k, in a one-way design.
 
@@ -180,9 +193,9 @@ def icc_measures(moments: GroupMoments | Strata, level: float = 0.95) -> IccMeas
     """
     strata = as_strata(moments)
     equations, freedom = normal_equations(strata), degrees_of_freedom(strata)
-    of_data = curve(equations, restricted=False)
-    test = f_test_of(of_data, *freedom)
-    between = exact_interval_of(of_data, *freedom, *pivot_quantiles(*freedom, level, "two-sided"))
+    pivot = pivot_of(strata)
+    test = f_test_of(pivot.curve, *freedom)
+    between = exact_interval_of(pivot, *freedom, *pivot_quantiles(*freedom, level, "two-sided"))
     k = profile(equations, jnp.zeros_like(strata.rows), True).log_det_1 / freedom[0]  # tr(Z' P0 Z) / r
     if strata.means.shape[-1] == 2:
         k = jnp.where(((strata.sizes == equations.largest) | (strata.counts == 0)).all(), equations.largest, k)
@@ -216,27 +229,44 @@ def f_test_of(of_data: Curve, df1: Array, df2: Array) -> FTest:
     return FTest(statistic=statistic, df1=df1 + nan, df2=df2 + nan, p_value=p_value + nan)
 
 
-def pivot_quantiles(df1: Array, df2: Array, level: float, side: str) -> tuple[Array, Array]:
+def pivot_quantiles(df1: Array, df2: Array, level: float, side: str, known: bool = False) -> tuple[Array, Array]:
     """Quantiles of F at which the pivot puts the lower and the upper end; infinity and 0 where a side has none.
 
-    They depend on the degrees of freedom alone, so datasets with the same ones need them once.
+    They depend on the degrees of freedom alone, so datasets with the same ones need them once. With a `known` variance
+    within, of infinite degrees of freedom, F is chi-square over its degrees of freedom.
     """
+    quantile = lambda p: 2 * gamma_quantile(p, df1 / 2) / df1 if known else f_quantile(p, df1, df2)
     if side not in SIDES:
         raise ValueError(f"side must be one of {', '.join(map(repr, SIDES))}, got {side!r}.")
     level = level_of(level)
     if side == "lower":
-        return f_quantile(level, df1, df2), jnp.zeros_like(df1)
+        return quantile(level), jnp.zeros_like(df1)
     if side == "upper":
-        return jnp.full_like(df1, jnp.inf), f_quantile(1 - level, df1, df2)
-    of_low, of_high = f_quantile(jnp.stack([jnp.asarray(1 + level), jnp.asarray(1 - level)]) / 2, df1, df2)
+        return jnp.full_like(df1, jnp.inf), quantile(1 - jnp.asarray(level))
+    of_low, of_high = quantile(jnp.stack([jnp.asarray(1 + level), jnp.asarray(1 - level)]) / 2)
     return of_low, of_high
 
 
+class Pivot(NamedTuple):
+    """The profile of the data, twice: the root is sought on one that has no derivatives, and moved with the other."""
+
+    curve: Curve
+    """as a function of the data."""
+    fixed: Curve
+    """the same without derivatives: a search has none."""
+
+
+def pivot_of(strata: Strata) -> Pivot:
+    """The pivot through strata."""
+    curves = (curve(normal_equations(data), restricted=False) for data in (strata, jax.lax.stop_gradient(strata)))
+    return Pivot(*curves)
+
+
 def exact_interval_of(
-    of_data: Curve, df1: Array, df2: Array, quantile_of_low: Array, quantile_of_high: Array
+    pivot: Pivot, df1: Array, df2: Array, quantile_of_low: Array, quantile_of_high: Array
 ) -> ExactInterval:
-    """The interval from the profile of the data in any form, between given quantiles of F."""
-    low, high = (pivot_root(of_data, df1, df2, quantile) for quantile in (quantile_of_low, quantile_of_high))
+    """The interval from the profile of the data, between given quantiles of F."""
+    low, high = (pivot_root(pivot, df1, df2, quantile) for quantile in (quantile_of_low, quantile_of_high))
     clipped_low, clipped_high = jnp.maximum(low, 0), jnp.maximum(high, 0)
     return ExactInterval(
         ratio_low=clipped_low,
@@ -250,16 +280,19 @@ def exact_interval_of(
     )
 
 
-def pivot_root(of_data: Curve, df1: Array, df2: Array, quantile: Array) -> Array:
+def pivot_root(pivot: Pivot, df1: Array, df2: Array, quantile: Array) -> Array:
     """The ratio at which H is the quantile; -1 / largest size where H stays below it, infinity where that is 0.
 
     1 / (Q - Q(infinity)) is concave and increasing in lambda (it is a harmonic mean of the lines 1 + lambda nu_i), so
     Newton's method on it rises to the root from the second iterate on and needs no bracket; balanced, it is a line.
-    Near the end of the domain, where 1 + lambda * largest loses its digits, it is continued by its tangent.
+    Near the end of the domain, where 1 + lambda * largest loses its digits, it is continued by its tangent. A last step
+    from the root that was found carries the derivatives.
     """
+    moving, of_data = pivot
     dtype = of_data.floor.dtype
     eps, unit = jnp.finfo(dtype).eps, 1 / of_data.largest
-    goal = quantile.astype(dtype) * df1 * (of_data.floor / df2)
+    goal_of = lambda floor: quantile.astype(dtype) * df1 * (floor / df2)
+    goal = jax.lax.stop_gradient(goal_of(of_data.floor))
     sought = of_data.valid & (goal > 0) & jnp.isfinite(goal)
     # with covariates a group that weighs 1e5 times more than the others already costs their coefficients digits
     least = unit * ((eps ** (1 / 3) if of_data.cancels else 8 * eps) - 1)
@@ -275,6 +308,9 @@ def pivot_root(of_data: Curve, df1: Array, df2: Array, quantile: Array) -> Array
 
     start = jnp.zeros_like(of_data.floor), jnp.zeros((), jnp.int32), sought
     root = jax.lax.while_loop(lambda state: state[2] & (state[1] < STEPS), step, start)[0]
+    at, goal_moved = moving.at(root), goal_of(moving.floor)
+    last = (at.excess / goal_moved - 1) * at.excess / jax.lax.stop_gradient(at.quadratic_1)
+    root = jnp.where(sought & (root > least) & jnp.isfinite(last), root - last, root)
     scattered = _at_zero(of_data).excess > 0
     found = jnp.where(scattered & (goal < jnp.inf), jnp.maximum(root, -unit), -unit)
     found = jnp.where(goal == 0, jnp.inf, found)

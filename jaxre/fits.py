@@ -10,6 +10,9 @@ import numpy as np
 
 from jaxre import report
 from jaxre.batches import Plan, widths
+from jaxre.columns_of_inference import COLUMNS
+
+KINDS = {"status": np.int32, "optima": np.int32, "steps": np.int32, "certified": bool, "profile_settled": bool}
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -60,6 +63,8 @@ class FitMany:
     """(datasets,) [nat], -2 log-likelihood of the second-best optimum less that of the best."""
     steps: np.ndarray | None = None
     """(datasets,) int32, steps of the optimiser."""
+    inference: dict[str, np.ndarray] | None = None
+    """tests and intervals that were asked for, by name: (datasets,), and (datasets, p) those of coefficients."""
     blup: np.ndarray | None = None
     """(datasets, J) [y], predicted group effects, in the order of `groups`."""
     blup_se: np.ndarray | None = None
@@ -87,12 +92,21 @@ def unpacked(
     out: np.ndarray, plan: Plan, used: np.ndarray, coefficients: tuple[str, ...], groups: Any, labels: Any
 ) -> FitMany:
     """Named arrays with the datasets first from packed numbers."""
-    place, fields = 0, {}
+    place, fields = 0, dict[str, Any]()
     for name, shape in widths(plan.quantities, len(coefficients), 0 if groups is None else len(groups)):
         part = out[place : place + math.prod(shape)]
         place += math.prod(shape)
         fields[name] = part[0].copy() if shape == () else np.moveaxis(part.reshape(*shape, -1), -1, 0).copy()
-    for name, kind in (("status", np.int32), ("optima", np.int32), ("steps", np.int32), ("certified", bool)):
+    for name, kind in KINDS.items():
         if name in fields:
             fields[name] = fields[name].astype(kind)
-    return FitMany(method=plan.method, rows=used, coefficients=coefficients, groups=groups, names=labels, **fields)
+    inference = {name: fields.pop(name) for name in COLUMNS if name in fields}
+    return FitMany(
+        method=plan.method,
+        rows=used,
+        coefficients=coefficients,
+        groups=groups,
+        names=labels,
+        inference=inference or None,
+        **fields,
+    )

@@ -6,191 +6,20 @@ import dataclasses
 from collections.abc import Hashable, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 import optax
 from jax.typing import ArrayLike
 
-from jaxre import report
-from jaxre.coefficients import CoefficientTests, ContrastTest, coefficient_tests, contrast_test, independent
-from jaxre.columns import numbers
-from jaxre.components import Components
-from jaxre.distributions import level_of
 from jaxre.effects import predict
-from jaxre.exact import ExactInterval, FTest, IccMeasures, exact_interval, f_test, icc_measures
-from jaxre.inference import Inference, df_of, infer, information_of, on_host
-from jaxre.information import Information, information
-from jaxre.moments import GroupMoments, Strata, moments_of, stratify
-from jaxre.null import LikelihoodRatioTest, likelihood_ratio_test
+from jaxre.fitted import Fit
+from jaxre.moments import GroupMoments, moments_of, stratify
 from jaxre.observations import Observations, observe
 from jaxre.optimise import checked
 from jaxre.packed import estimate_one
 from jaxre.rows import HostRows
-from jaxre.settings import own_settings
 from jaxre.status import Status
-from jaxre.wald import WaldInterval, wald_interval
 
 METHODS = ("reml", "ml", "anova")
-
-
-@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class Fit:
-    """A fitted one-way random-effects model: NumPy arrays and Python numbers, all in double precision.
-
-    Printed, it is the summary of the fit. See `Estimate` for what each number is.
-    """
-
-    method: str
-    """"reml", "ml" or "anova"."""
-    between: float
-    """[y^2], variance between groups; exactly 0 on the boundary."""
-    within: float
-    """[y^2], variance within groups."""
-    between_untruncated: float
-    """[y^2], analysis of variance before truncation at 0; equal to between for the other methods."""
-    ratio: float
-    """[1], between / within."""
-    icc: float
-    """[1], between / (between + within)."""
-    beta: np.ndarray
-    """(p,) [y/x], coefficients, the intercept first."""
-    beta_se: np.ndarray
-    """(p,) [y/x], standard errors."""
-    beta_cov: np.ndarray
-    """(p, p) [(y/x)^2], covariance of beta."""
-    coefficients: tuple[str, ...]
-    """names in the order of beta."""
-    log_likelihood: float
-    """[nat], restricted for REML, full for the other methods (for the analysis of variance at its estimates)."""
-    status: Status
-    """what became of the fit; `status.message` says it in words."""
-    certified: bool
-    """the optimum is proven to be the global one; True for the closed form of the analysis of variance."""
-    optima: int
-    """how many local optima the likelihood has."""
-    optima_ratio: np.ndarray
-    """(optima,) [1], their ratios, ascending."""
-    gap: float
-    """[nat], -2 log-likelihood of the second-best optimum less that of the best; infinite when there is one."""
-    steps: int
-    """steps of the optimiser."""
-    groups: np.ndarray
-    """(J,) group labels in order of first appearance."""
-    sizes: np.ndarray
-    """(J,) [1], rows in each group."""
-    blup: np.ndarray
-    """(J,) [y], predicted group effects."""
-    blup_se: np.ndarray
-    """(J,) [y], standard errors of the predictions, the uncertainty of beta included, that of the variances not."""
-    n: int
-    """rows used."""
-    dropped: int
-    """rows left out because of missing values."""
-    moments: GroupMoments
-    """sufficient statistics by group, in the order of `groups`, for the pure functions."""
-
-    @property
-    def p(self) -> int:
-        """Number of coefficients."""
-        return len(self.beta)
-
-    @property
-    def criterion(self) -> float:
-        """[nat], -2 times the log-likelihood."""
-        return -2 * self.log_likelihood
-
-    @property
-    def components(self) -> Components:
-        """The two variances."""
-        return Components(within=self.within, between=self.between)
-
-    def summary(self, level: float = 0.95, df: str | None = None) -> str:
-        """The fit in words and tables, with tests and intervals; also what `print` shows.
-
-        level: [1], of the intervals. df: "kenward-roger" (the default for REML) or "satterthwaite".
-        """
-        return report.summary(self, inference=self.inference(level, df))
-
-    def inference(self, level: float = 0.95, df: str | None = None) -> Inference:
-        """Tests and intervals of the coefficients, the exact F test of between = 0, the exact interval of the ICC."""
-        return infer(self.moments, self.components, self.method, df, level)
-
-    def coefficient_tests(
-        self, contrasts: ArrayLike | None = None, *, df: str | None = None, level: float = 0.95
-    ) -> CoefficientTests:
-        """t tests and intervals of the coefficients or of the rows of L beta; see `jaxre.coefficient_tests`."""
-        words = {"df": df_of(self.method, df), **self._words}
-        numbers = (self.components, None if contrasts is None else _rows(contrasts, self.p), level_of(level))
-        return on_host(_coefficient_tests, self.moments, *numbers, **words)
-
-    def contrast_test(self, contrasts: ArrayLike, *, df: str | None = None) -> ContrastTest:
-        """Joint F test of L beta = 0; see `jaxre.contrast_test`."""
-        words = {"df": df_of(self.method, df), **self._words}
-        return on_host(contrast_test, self.moments, self.components, independent(_rows(contrasts, self.p)), **words)
-
-    def information(self, kind: str = "observed") -> Information:
-        """Information about (within, between), with standard errors; see `jaxre.information`."""
-        return on_host(information, self.moments, self.components, kind=kind, restricted=self.method != "ml")
-
-    def f_test(self) -> FTest:
-        """Exact F test of between = 0; see `jaxre.f_test`."""
-        return on_host(f_test, self.moments)
-
-    def exact_interval(self, level: float = 0.95, *, side: str = "two-sided") -> ExactInterval:
-        """Exact interval for ratio and ICC; see `jaxre.exact_interval`."""
-        return on_host(exact_interval, self.moments, level_of(level), side=side)
-
-    def likelihood_ratio_test(self, seed: int = 0, *, draws: int = 100_000) -> LikelihoodRatioTest:
-        """Test of between = 0 against its simulated finite-sample null; see `jaxre.likelihood_ratio_test`."""
-        if self.method == "anova":
-            raise ValueError("the analysis of variance has no likelihood ratio: use f_test, or method='reml' or 'ml'.")
-        with own_settings():
-            key = jax.random.key(seed)
-            found = likelihood_ratio_test(self.moments, key, draws=draws, restricted=self.method == "reml")
-            return jax.tree.map(np.asarray, found)
-
-    def wald_interval(self, parameter: str, level: float = 0.95) -> WaldInterval:
-        """Interval from the curvature of the likelihood; see `jaxre.wald_interval`."""
-        words = {"parameter": parameter, "restricted": self.method != "ml", "kind": information_of(self.method)}
-        return on_host(_wald_interval, self.moments, self.components, level_of(level), **words)
-
-    def icc_measures(self, level: float = 0.95) -> IccMeasures:
-        """ICC(1,1) and ICC(1,k) with intervals; see `jaxre.icc_measures`."""
-        return on_host(icc_measures, self.moments, level_of(level))
-
-    @property
-    def _words(self) -> dict[str, Any]:
-        return {"restricted": self.method != "ml", "information": information_of(self.method)}
-
-    def __str__(self) -> str:
-        return self.summary()
-
-    def __repr__(self) -> str:
-        return (
-            f"Fit(method={self.method!r}, between={self.between:.6g}, within={self.within:.6g}, icc={self.icc:.6g}, "
-            f"n={self.n}, groups={len(self.groups)}, status={self.status.name}, certified={self.certified})"
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Every number as plain Python lists and floats, for JSON; an infinite gap becomes None."""
-        return report.plain(self)
-
-
-def _coefficient_tests(
-    strata: Strata, components: Components, contrasts: Any, level: Any, **words: Any
-) -> CoefficientTests:
-    return coefficient_tests(strata, components, contrasts, level=level, **words)
-
-
-def _wald_interval(strata: Strata, components: Components, level: Any, parameter: str, **words: Any) -> WaldInterval:
-    return wald_interval(strata, components, parameter, level, **words)
-
-
-def _rows(contrasts: ArrayLike, p: int) -> np.ndarray:
-    rows = np.atleast_2d(numbers(contrasts, "contrasts"))
-    if rows.ndim != 2 or rows.shape[1] != p:
-        raise ValueError(f"contrasts must have shape (q, {p}), a column for each coefficient, got {rows.shape}.")
-    return rows
 
 
 def fit(
@@ -288,6 +117,7 @@ def fit(
         n=len(data.values),
         dropped=data.dropped,
         moments=moments,
+        observations=data,
     )
 
 

@@ -12,6 +12,18 @@ from jaxre.records import record
 from jaxre.rows import Array, Rows
 from jaxre.sweep import inverse_and_log_det
 
+FREEDOM_OF_KNOWN = 2.0**100  # degrees of freedom of a variance within groups that is known: as good as infinite
+
+
+@record
+class Known:
+    """What the moments of data whose variance within groups is known would else have lost; see `group_moments`."""
+
+    rows: Array
+    """() [1], n, the number of rows."""
+    floor: Array
+    """() residual sum of squares of the scaled outcome on [X Z]."""
+
 
 @record
 class Frame:
@@ -31,6 +43,10 @@ class Frame:
     """() [1/y], power of two that the outcome was multiplied by."""
     log_volume: Array
     """() [nat], log |det (scale * transform)|."""
+    log_weights: Array | None = None
+    """() [nat], sum of the logarithms of the rows' weights; None without weights."""
+    known: Known | None = None
+    """None unless the variance within groups is known."""
 
 
 def rotation_of(

@@ -12,12 +12,16 @@ import numpy as np
 
 from jaxre.coefficients import DF, CoefficientTests, coefficient_tests
 from jaxre.components import Components
+from jaxre.criteria import Criteria, criteria
 from jaxre.distributions import level_of
+from jaxre.eager import bucket, bucketed
 from jaxre.exact import ExactInterval, FTest, exact_interval, f_test
-from jaxre.moments import GroupMoments, Strata, padded, stratify
+from jaxre.moments import GroupMoments, Strata
+from jaxre.profile_interval import Peak, ProfileInterval, intervals_alone, intervals_at
 from jaxre.settings import SINGLE, own_settings, quick_jit
+from jaxre.stacking import padded
 
-BUCKETS = tuple(4**i for i in range(20))  # strata are padded to these, so that new data seldom compile anew
+VARIANCES = ("between", "within", "sd_between", "sd_within")
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -30,6 +34,10 @@ class Inference:
     """exact test of between = 0."""
     interval: ExactInterval
     """exact interval for ratio and ICC."""
+    variances: dict[str, ProfileInterval] | None
+    """profile-likelihood intervals by parameter; None for the analysis of variance, which has none."""
+    criteria: Criteria
+    """information criteria and R^2."""
     df: str
     """"satterthwaite" or "kenward-roger"."""
     level: float
@@ -37,24 +45,50 @@ class Inference:
 
     def to_dict(self) -> dict[str, Any]:
         """Every number as plain Python lists and floats."""
-        plain = {name: _plain(getattr(self, name)) for name in ("coefficients", "f_test", "interval")}
-        return {"df": self.df, "level": self.level, **plain}
+        plain = {name: _plain(getattr(self, name)) for name in ("coefficients", "f_test", "interval", "criteria")}
+        of_variances = {name: _plain(interval) for name, interval in (self.variances or {}).items()}
+        return {"df": self.df, "level": self.level, **plain, "profile": of_variances}
 
 
 def _plain(record: Any) -> dict[str, Any]:
     return {field.name: np.asarray(getattr(record, field.name)).tolist() for field in dataclasses.fields(record)}
 
 
-def bucketed(strata: Strata) -> Strata:
-    """Strata padded to one of a few sizes."""
-    return padded(strata, next(size for size in BUCKETS if size >= len(strata.sizes)))
-
-
 def on_host(function: Callable[..., Any], moments: GroupMoments, *numbers: Any, **words: Any) -> Any:
     """function(strata, *numbers, **words) in double precision, compiled once for the words and the padded shapes."""
     with own_settings(), np.errstate(all="ignore"):
-        found = _compiled(function, tuple(sorted(words.items())))(bucketed(stratify(moments)), *numbers)
-        return jax.tree.map(np.asarray, found)
+        found = _compiled(function, tuple(sorted(words.items())))(bucketed(moments), *numbers)
+        return as_numpy(found)
+
+
+def as_numpy(tree: Any) -> Any:
+    """NumPy arrays, and NumPy numbers where there is no axis."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[()], tree)
+
+
+def on_groups(function: Callable[..., Any], moments: GroupMoments, *numbers: Any, **words: Any) -> Any:
+    """function(moments, *numbers, **words) whose arrays (groups, ...) are compiled once for many numbers of groups."""
+    groups = len(moments.sizes)
+    with own_settings(), np.errstate(all="ignore"):
+        found = _compiled(function, tuple(sorted(words.items())))(filled(moments), *numbers)
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[:groups], found)
+
+
+def filled(moments: GroupMoments) -> GroupMoments:
+    """Moments with empty groups, up to one of a few numbers of groups."""
+    return padded(moments, bucket(len(moments.sizes)))
+
+
+def on_many(function: Callable[..., Any], rows: tuple[np.ndarray, ...], *numbers: Any, **words: Any) -> Any:
+    """function(rows, *numbers, **words) whose arrays (m, ...) are compiled once for many m; rows fill them up."""
+    m = len(rows[0])
+    if m == 0:
+        raise ValueError("there is nothing to predict: groups has no labels.")
+    place = np.arange(bucket(m)) % m
+    with own_settings(), np.errstate(all="ignore"):
+        full = tuple(leaf[place] for leaf in rows)
+        found = _compiled(function, tuple(sorted(words.items())))(full, *numbers)
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[:m], found)
 
 
 @functools.lru_cache(maxsize=64)
@@ -82,16 +116,43 @@ def information_of(method: str) -> str:
     return "expected" if method == "anova" else "observed"
 
 
-def infer(moments: GroupMoments, components: Components, method: str, df: str | None, level: float) -> Inference:
-    """Tests and intervals for a fit, in one compiled program."""
+def infer(
+    moments: GroupMoments, components: Components, peak: Peak, method: str, df: str | None, level: float
+) -> Inference:
+    """Tests and intervals for a fit, in one compiled program, and another where a quick search leaves doubts."""
     level, df = level_of(level), df_of(method, df)
-    found = on_host(_all, moments, components, level, df=df, method=method)
-    names = ("coefficients", "f_test", "interval")
-    return Inference(df=df, level=float(level), **dict(zip(names, found, strict=True)))
+    tests, test, exact, about, variances = on_host(_all, moments, components, peak, level, df=df, method=method)
+    if variances is not None:
+        if not all(interval.settled for interval in variances):
+            with own_settings(), np.errstate(all="ignore"):
+                restricted, searches = method == "reml", ("whole",)
+                found = intervals_alone(moments, peak, VARIANCES, level, restricted=restricted, searches=searches)
+                variances = as_numpy(found)
+        variances = dict(zip(VARIANCES, variances, strict=True))
+    return Inference(
+        coefficients=tests,
+        f_test=test,
+        interval=exact,
+        variances=variances,
+        criteria=about,
+        df=df,
+        level=float(level),
+    )
 
 
-def _all(strata: Strata, components: Components, level: Any, df: str, method: str) -> tuple[Any, ...]:
+def _all(strata: Strata, components: Components, peak: Peak, level: Any, df: str, method: str) -> tuple[Any, ...]:
     tests = coefficient_tests(
         strata, components, df=df, level=level, restricted=method != "ml", information=information_of(method)
     )
-    return tests, f_test(strata), exact_interval(strata, level)
+    variances = None
+    if method != "anova":
+        variances = intervals_at(strata, peak, VARIANCES, level, restricted=method == "reml", search="quick")
+    return tests, f_test(strata), exact_interval(strata, level), criteria(strata, components, method=method), variances
+
+
+def profile_of_one(
+    moments: GroupMoments, peak: Peak, parameter: str | int, level: float, restricted: bool
+) -> ProfileInterval:
+    """The profile-likelihood interval of a parameter about a known optimum."""
+    with own_settings(), np.errstate(all="ignore"):
+        return as_numpy(intervals_alone(moments, peak, (parameter,), level, restricted=restricted))[0]

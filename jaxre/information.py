@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from jaxre.components import Components
+from jaxre.eager import compiled_alone
 from jaxre.effects import normal_equations
 from jaxre.moments import GroupMoments, Strata, as_strata
 from jaxre.profile import Profile, degrees, profile
@@ -27,6 +28,7 @@ class Information:
     """(2,) [1], of their logarithms; infinite for a variance of 0."""
 
 
+@compiled_alone
 def information(
     moments: GroupMoments | Strata, components: Components, *, restricted: bool = True, kind: str = "observed"
 ) -> Information:

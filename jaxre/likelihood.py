@@ -87,7 +87,7 @@ def _log_likelihood(
     fit = gls(equations, jnp.asarray(components.ratio))
     at = profile_of(equations, fit, jnp.asarray(components.ratio), restricted)
     within = components.within * frame.scale * frame.scale
-    minus_2 = minus_2_log_likelihood(at.log_det, at.quadratic, n, within, frame, restricted)
+    minus_2 = minus_2_log_likelihood(at, n, within, frame, restricted)
     if beta is not None:
         gap = jnp.linalg.solve(frame.transform, jnp.asarray(beta) - frame.origin) - fit.gamma
         minus_2 = minus_2 + gap @ fit.normal @ gap / within
@@ -127,7 +127,7 @@ def log_variance_derivatives(
     within = components.within * frame.scale * frame.scale
     _, gradient, (first, second) = derivatives(at, n, within)
     return LogVarianceDerivatives(
-        value=minus_2_log_likelihood(at.log_det, at.quadratic, n, within, frame, restricted) / 2,
+        value=minus_2_log_likelihood(at, n, within, frame, restricted) / 2,
         gradient=jnp.stack(gradient),
         hessian=jnp.stack([jnp.stack(first), jnp.stack(second)]),
     )

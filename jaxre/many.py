@@ -11,7 +11,10 @@ from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from jaxre.batches import AXIS, QUANTITIES, Plan
+from jaxre.columns_of_inference import COLUMNS, EVERY, available
+from jaxre.distributions import level_of
 from jaxre.fits import FitMany
+from jaxre.inference import df_of
 from jaxre.matrices import fit_matrix
 from jaxre.progress import Progress
 from jaxre.separate import fit_iterable, fit_long_table
@@ -33,6 +36,8 @@ def fit_many(
     mesh: Mesh | None = None,
     progress: bool | None = None,
     precision: str = "double",
+    level: float = 0.95,
+    df: str | None = None,
 ) -> FitMany:
     """Fitted one-way random-effects models for many datasets.
 
@@ -47,19 +52,26 @@ def fit_many(
         covariates: (n, p - 1) [x], no column of ones, for the matrix and the long table.
         method: "reml", "ml" or "anova".
         datasets: (n,) labels of the datasets of a long table.
-        quantities: names of the fields to return; "blup", "blup_se" and "optima_ratio" only come when asked for.
+        quantities: names of the fields to return; "blup", "blup_se" and "optima_ratio" only come when asked for, and so
+            does inference, as columns of `fits.inference`: of each coefficient "beta_df", "beta_t", "beta_p_value",
+            "beta_low", "beta_high" and "beta_se_adjusted" (Kenward-Roger); the exact F test of between = 0,
+            "f_statistic", "f_df1", "f_df2", "f_p_value"; exact intervals, "ratio_low", "ratio_high", "icc_low",
+            "icc_high"; profile-likelihood intervals, "between_low", "between_high" and so for "within", "sd_between",
+            "sd_within", with "profile_settled" (all searches ended). "inference" stands for all of them.
         chunk: datasets in memory at a time; by default as many as make 16 MB.
         mesh: one-dimensional mesh of devices to share the datasets out to; by default all local ones.
         progress: whether to show a bar on the error stream; by default only on a terminal.
         precision: "double", or "single" for devices that are slow in double: values are centred and scaled in double,
             then all is done in single.
+        level: [1], of the intervals.
+        df: "kenward-roger", the default for REML, or "satterthwaite".
 
     Returns:
         FitMany.
 
     Errors:
-        ValueError or TypeError for an unknown method, quantity or precision, shapes that do not fit, values that are
-        not numbers, infinite covariates, or a chunk too large for memory. Never for the values of a dataset.
+        ValueError or TypeError for an unknown method, quantity, precision, level or df, shapes that do not fit, values
+        that are not numbers, infinite covariates, or a chunk too large for memory. Never for the values of a dataset.
 
     Source: README, "The pipeline"; the shared design in spectral form, as for `fit` otherwise.
 
@@ -70,7 +82,9 @@ def fit_many(
         >>> print(fits.between.round(4), fits.certified)
         [8.3333 0.    ] [ True  True]
     """
-    plan = Plan(_checked_options(method, quantities, chunk, precision), method, precision, _mesh(mesh))
+    _check_options(method, chunk, precision)
+    df, level = df_of(method, df), float(level_of(level))
+    plan = Plan(_named(quantities, method, df), method, precision, _mesh(mesh), df, level)
     if groups is None:
         if hasattr(values, "shape"):
             raise ValueError("groups is missing: pass one label for each row of values.")
@@ -98,18 +112,29 @@ def _mesh(mesh: Mesh | None) -> Mesh | None:
     return Mesh(mesh.devices, (AXIS,))
 
 
-def _checked_options(method: str, quantities: Sequence[str], chunk: int | None, precision: str) -> tuple[str, ...]:
+def _check_options(method: str, chunk: int | None, precision: str) -> None:
     if not isinstance(method, str) or method not in METHODS:
         raise ValueError(f"method must be one of 'reml', 'ml' or 'anova', got {method!r}.")
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be 'double' or 'single', got {precision!r}.")
+    if chunk is not None and (not isinstance(chunk, (int, np.integer)) or chunk < 1):
+        raise ValueError(f"chunk must be a positive number of datasets, got {chunk!r}.")
+
+
+def _named(quantities: Sequence[str], method: str, df: str) -> tuple[str, ...]:
+    """The quantities asked for, the status first."""
     if isinstance(quantities, str):
         quantities = (quantities,)
     if not isinstance(quantities, Iterable):
         raise TypeError(f"quantities must be names of fields, got {quantities!r}.")
-    unknown = [name for name in quantities if name not in QUANTITIES]
+    columns = available(method, df)
+    names = [one for name in quantities for one in (columns if name == EVERY else (name,))]
+    unknown = [name for name in names if name not in (*QUANTITIES, *COLUMNS)]
     if unknown:
-        raise ValueError(f"quantities has unknown names {unknown}; there are {', '.join(QUANTITIES)}.")
-    if chunk is not None and (not isinstance(chunk, (int, np.integer)) or chunk < 1):
-        raise ValueError(f"chunk must be a positive number of datasets, got {chunk!r}.")
-    return tuple(dict.fromkeys(["status", *quantities]))
+        raise ValueError(
+            f"quantities has unknown names {unknown}; there are {', '.join((*QUANTITIES, *COLUMNS, EVERY))}."
+        )
+    absent = [name for name in names if name in COLUMNS and name not in columns]
+    if absent:
+        raise ValueError(f"quantities has {absent}, which method={method!r} with df={df!r} has not; leave them out.")
+    return tuple(dict.fromkeys(["status", *names]))

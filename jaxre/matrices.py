@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxre.batches import BLOCK, Plan, fit_missing, fit_shared, fit_strata, widths
+from jaxre.batches import BLOCK, Plan, fit_design, fit_missing, fit_shared, fit_strata, widths
 from jaxre.classes import MOST_CLASSES
 from jaxre.columns import beyond_doubles, coefficients_of, frame_of, numbers, refuse_too_many
 from jaxre.fits import FitMany, unpacked
@@ -62,7 +62,8 @@ def fit_matrix(
         odd = np.arange(block.shape[1])
         if design is not None and _some_complete(block):
             # the columns keep their places, or their company would change their bits
-            out[:, part] = fit_shared(plan, design, block)
+            fitted = fit_design(plan, codes, x, block) if plan.inference else fit_shared(plan, design, block)
+            out[:, part] = fitted
             odd = _doubtful(out[0, part], block)
         if len(odd):
             some = block if len(odd) == block.shape[1] else block[:, odd]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import operator
 from collections.abc import Hashable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,17 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxre.columns import numbers
-from jaxre.frame import Frame, first_slopes, frame_of, power_of_two_below, rotation_of, rounding_floor, within_slopes
+from jaxre.frame import (
+    FREEDOM_OF_KNOWN,
+    Frame,
+    Known,
+    first_slopes,
+    frame_of,
+    power_of_two_below,
+    rotation_of,
+    rounding_floor,
+    within_slopes,
+)
 from jaxre.observations import encode
 from jaxre.records import record
 from jaxre.rows import MANY, Array, Rows, TracedRows
@@ -27,7 +37,7 @@ class GroupMoments:
     rows: Array
     """() [1], n, rows counted."""
     sizes: Array
-    """(groups,) [1], n_j; 0 for a group that is only padding."""
+    """(groups,) [1], n_j, or the sum of the group's weights; 0 for a group that is only padding."""
     means: Array
     """(groups, p + 1) group means of (1, rotated covariates, reduced outcome); 0 where n_j = 0."""
     within_cross: Array
@@ -67,14 +77,13 @@ class Strata:
     """() int32 `Status`, as in GroupMoments."""
 
 
-Moments = TypeVar("Moments", GroupMoments, Strata)
-
-
 def group_moments(
     values: ArrayLike,
     groups: ArrayLike | Sequence[Hashable],
     covariates: ArrayLike | None = None,
     *,
+    weights: ArrayLike | None = None,
+    within: ArrayLike | None = None,
     num_groups: int | None = None,
 ) -> GroupMoments:
     """Sufficient statistics of each group: sizes, means, and the cross products within groups.
@@ -88,14 +97,19 @@ def group_moments(
         groups: (n,) group of each row. Without `num_groups`, concrete labels of any hashable type, numbered in order of
             first appearance; with it, integers 0 .. num_groups - 1, which may be traced.
         covariates: (n, p - 1) [x], no column of ones; None for the intercept alone.
+        weights: (n,) [1] precision of each row: its variance within groups is within / weight. All > 0; None for 1.
+        within: () [y^2], the variance within groups, > 0, where it is known; None where it is to be estimated. A group
+            may then be a single row: with weights 1 / v_i and within 1 this is a random-effects meta-analysis of
+            estimates with sampling variances v_i. The moments are those of a variance with infinite degrees of freedom.
         num_groups: number of groups, padding included.
 
     Returns:
         GroupMoments with arrays (groups,), (groups, p + 1) and (p + 1, p + 1).
 
     Errors:
-        ValueError for shapes that do not fit, TypeError for what is not a real number. NaN, infinity, or a label out of
-        range give the status INVALID, and an unidentified or degenerate dataset its own status: see `Status`.
+        ValueError for shapes that do not fit, TypeError for what is not a real number. NaN, infinity, a label out of
+        range, or a weight or a known variance that is not positive give the status INVALID, and an unidentified or
+        degenerate dataset its own status: see `Status`.
 
     Source: Chan, Golub and LeVeque (1983), The American Statistician 37, 242-247 (two-pass sums).
 
@@ -133,7 +147,11 @@ def group_moments(
             raise ValueError(f"with num_groups, groups must be integers 0 .. num_groups - 1, got {codes.dtype}.")
     if codes.shape != y.shape:
         raise ValueError(f"values and groups must have one length, got {y.shape} and {codes.shape}.")
-    return moments_of(TracedRows(y, codes, x, count))
+    w = None if weights is None else _real(weights, "weights")
+    if w is not None and w.shape != y.shape:
+        raise ValueError(f"values and weights must have one length, got {y.shape} and {w.shape}.")
+    known = None if within is None else _real(within, "within").astype(y.dtype)
+    return moments_of(TracedRows(y, codes, x, count, w), known)
 
 
 def _real(given: Any, name: str) -> jax.Array:
@@ -148,14 +166,15 @@ def _real(given: Any, name: str) -> jax.Array:
     return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.result_type(float))
 
 
-def moments_of(rows: Rows) -> GroupMoments:
-    """Sufficient statistics from the passes over the rows, host or traced."""
+def moments_of(rows: Rows, known: Array | None = None) -> GroupMoments:
+    """Sufficient statistics from the passes over the rows, host or traced; `known` is the variance within, if it is."""
     xp = rows.xp
     low, high = rows.extremes
     dtype = low.dtype
     eps = float(xp.finfo(dtype).eps)
     sizes = rows.sizes.astype(dtype)
-    n, p = sizes.sum(), low.shape[0]
+    n, p = sizes.sum(), low.shape[0]  # n counts each row as often as its weight says
+    count = rows.count.astype(dtype)
     scale = power_of_two_below(high / 2 - low / 2, xp)
     size_or_one = xp.where(sizes > 0, sizes, 1)
 
@@ -192,11 +211,20 @@ def moments_of(rows: Rows) -> GroupMoments:
     finite = xp.isfinite(low).all() & xp.isfinite(high).all() & xp.isfinite(n)
     reasons = {
         Status.UNBOUNDED: ~(residual > noise),
-        Status.NOT_IDENTIFIED: (groups < 2) | (n - groups - within_rank <= 0) | (groups + within_rank - p <= 0),
+        Status.NOT_IDENTIFIED: (groups < 2) | (count - groups - within_rank <= 0) | (groups + within_rank - p <= 0),
         Status.RANK_DEFICIENT: deficient,
-        Status.CONSTANT_OUTCOME: (high[-1] == low[-1]) & (n > 1),
+        Status.CONSTANT_OUTCOME: (high[-1] == low[-1]) & (count > 1),
         Status.INVALID: ~finite,
     }
+    if known is not None:
+        frame = dataclasses.replace(frame, known=Known(rows=count, floor=residual))
+        count, total = xp.full_like(count, FREEDOM_OF_KNOWN), known * frame.scale * frame.scale * FREEDOM_OF_KNOWN
+        cross = xp.concatenate([cross[:-1], xp.append(cross[-1, :-1], total)[None]])
+        reasons = {
+            Status.NOT_IDENTIFIED: (groups < 2) | (groups + within_rank - p <= 0),
+            Status.RANK_DEFICIENT: deficient,
+            Status.INVALID: ~(finite & (known > 0) & xp.isfinite(known)),
+        }
     nonempty = sizes > 0
     table = xp.concatenate([nonempty[None, :].astype(dtype), deviations]) * nonempty
     with_intercept = xp.zeros((p + 1, p + 1), dtype)
@@ -204,8 +232,10 @@ def moments_of(rows: Rows) -> GroupMoments:
         with_intercept[1:, 1:] = cross
     else:
         with_intercept = with_intercept.at[1:, 1:].set(cross)
+    if rows.log_weights is not None:
+        frame = dataclasses.replace(frame, log_weights=rows.log_weights)
     return GroupMoments(
-        rows=n,
+        rows=count,
         sizes=sizes,
         means=table.T,
         within_cross=with_intercept,
@@ -324,62 +354,3 @@ def _stratum_products(table: np.ndarray, stratum: np.ndarray, strata: int) -> tu
         for j in range(i + 1):
             scatter[:, i, j] = scatter[:, j, i] = np.add.reduceat(gap[:, i] * gap[:, j], starts)
     return means, scatter
-
-
-def stack(moments: Sequence[Moments]) -> Moments:
-    """Moments of several datasets as one record with a leading datasets axis, for `jax.vmap` over an estimator.
-
-    Where the datasets differ in how many strata (or groups) they have, the others are padded with strata of size 0: a
-    stratum with k = 0 has the weight k / (1 + lambda k) = 0 and log(1 + lambda k) = 0, and adds exactly nothing.
-
-    Args:
-        moments: GroupMoments or Strata, of one kind and with one p; Strata make the faster batch.
-
-    Returns:
-        GroupMoments or Strata, each field with the axis (datasets,) before its own; NumPy arrays unless traced.
-
-    Errors:
-        ValueError for no datasets, or datasets that differ in p; TypeError for GroupMoments among Strata.
-
-    Source: definition.
-
-    Example:
-        >>> import jax, jaxre
-        >>> two = jaxre.group_moments([3.0, 5.0, 11.0, 9.0], [0, 0, 1, 1])
-        >>> three = jaxre.group_moments([3.0, 5.0, 11.0, 9.0, 7.0, 6.0, 5.0], [0, 0, 1, 1, 2, 2, 2])
-        >>> batch = jaxre.stack([jaxre.stratify(two), jaxre.stratify(three)])
-        >>> print(batch.sizes.tolist(), jax.vmap(jaxre.reml)(batch).certified)
-        [[2.0, 0.0], [2.0, 3.0]] [ True  True]
-    """
-    moments = list(moments)
-    if not moments:
-        raise ValueError("moments must have at least one dataset, got none; pass a list of GroupMoments or Strata.")
-    kinds = sorted({type(one).__name__ for one in moments})
-    if len(kinds) > 1:
-        raise TypeError(f"moments must be of one kind, got {' and '.join(kinds)}; call stratify on the GroupMoments.")
-    widths = sorted({one.means.shape[-1] - 1 for one in moments})
-    if len(widths) > 1:
-        raise ValueError(
-            f"moments must have one number of coefficients, got p = {' and '.join(map(str, widths))}; stack those "
-            f"of each p by themselves."
-        )
-    most = max(len(one.sizes) for one in moments)
-    return stacked([padded(one, most) for one in moments], axis=0)
-
-
-def stacked(moments: Sequence[Moments], axis: int) -> Moments:
-    """Moments of one shape with a datasets axis at that place."""
-    xp: Any = jnp if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(list(moments))) else np
-    return jax.tree.map(lambda *leaves: xp.stack(leaves, axis=axis), *moments)
-
-
-def padded(moments: Moments, size: int) -> Moments:
-    """Moments with as many strata, or groups, as asked for: those of size 0 add exactly nothing."""
-    names = ("sizes", "means") if isinstance(moments, GroupMoments) else ("sizes", "counts", "means", "scatter")
-    fields = {name: getattr(moments, name) for name in names}
-    if fields.get("scatter", 0) is None:  # every count is 1
-        fields["scatter"] = 0 * moments.means[:, :, None] * moments.means[:, None, :]
-    xp = jnp if isinstance(moments.means, jax.core.Tracer) else np
-    missing = size - len(moments.sizes)
-    pad = lambda leaf: xp.pad(leaf, [(0, missing)] + [(0, 0)] * (leaf.ndim - 1))
-    return dataclasses.replace(moments, **{name: pad(leaf) for name, leaf in fields.items()})

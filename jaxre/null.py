@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import erfc
 
+from jaxre.eager import BUCKETS, bucket
 from jaxre.effects import normal_equations
 from jaxre.moments import GroupMoments, Strata, as_strata
 from jaxre.optimum import likelihood_optimum
@@ -27,7 +28,6 @@ from jaxre.status import Status
 LANE = 256  # draws whose numbers are worked on at once
 BLOCK = 64 * LANE  # draws of one call
 NORMALS = 16  # degrees of freedom up to which a chi-square is drawn as a sum of squares
-BUCKETS = tuple(4**i for i in range(20))  # eigenvalues are padded to these, so that new designs seldom compile anew
 
 
 @record
@@ -192,9 +192,7 @@ def _concrete_design(strata: Strata, restricted: bool) -> NullDesign:
 
 def _padded(spectrum: Spectrum) -> Spectrum:
     """The largest eigenvalue and size again, with a count of 0."""
-    q, of_log = (
-        next(size for size in BUCKETS if size >= len(column)) for column in (spectrum.values, spectrum.log_values)
-    )
+    q, of_log = (bucket(len(column)) for column in (spectrum.values, spectrum.log_values))
     repeat = lambda column, size: np.pad(column, (0, size - len(column)), mode="edge")
     blank = lambda table, size: np.pad(table, [(0, 0)] * (table.ndim - 1) + [(0, size - table.shape[-1])])
     return dataclasses.replace(

@@ -55,6 +55,8 @@ class Observations:
     """(n, p - 1) [x], None without covariates."""
     names: tuple[str, ...]
     """(p - 1) names of the covariates."""
+    levels: dict[str, list[str]]
+    """levels of each text column that was treatment-coded, the first of them without a column."""
     extremes: tuple[np.ndarray, np.ndarray]
     """(p,), (p,) smallest and largest value of each covariate, then of y."""
     dropped: int
@@ -81,6 +83,7 @@ def observe(
     labels = encode(groups)
     x: np.ndarray | None = None
     names: tuple[str, ...] = ()
+    levels: dict[str, list[str]] = {}
     if covariates is not None:
         together = len(y) == len(labels.slots)
         given = covariates_of(covariates, ~np.isnan(y) & (labels.slots >= 0) if together else np.zeros(0, bool))
@@ -91,7 +94,7 @@ def observe(
             )
         if len(x) != len(y):
             raise ValueError(f"values and covariates must have one length, got {len(y)} and {len(x)} rows.")
-        x, names = x if x.shape[1] else None, given.names
+        x, names, levels = x if x.shape[1] else None, given.names, given.levels
     if len(labels.slots) != len(y):
         raise ValueError(f"values and groups must have one length, got {len(y)} and {len(labels.slots)} rows.")
 
@@ -121,7 +124,14 @@ def observe(
         refuse_too_many(x)
     sizes = np.bincount(labels.slots, minlength=labels.size)
     return Observations(
-        values=y, groups=labels, sizes=sizes, covariates=x, names=names, extremes=(low, high), dropped=dropped
+        values=y,
+        groups=labels,
+        sizes=sizes,
+        covariates=x,
+        names=names,
+        levels=levels,
+        extremes=(low, high),
+        dropped=dropped,
     )
 
 

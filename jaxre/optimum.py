@@ -35,6 +35,8 @@ class Optimum:
     """() L."""
     quadratic: Array
     """() Q."""
+    excess: Array
+    """() Q - Q(infinity)."""
     code: Array
     """() int32 `Status` as far as the search can tell."""
     certified: Array
@@ -152,6 +154,7 @@ def _at(
         gamma_cov=gamma_cov,
         log_det=at.log_det,
         quadratic=at.quadratic,
+        excess=at.excess,
         code=code,
         **facts,
     )

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxre.eager import bucket
 from jaxre.estimate import Estimate, in_user_units
 from jaxre.frame import Frame
-from jaxre.inference import BUCKETS
 from jaxre.moments import Strata
 from jaxre.optimum import anova_optimum, likelihood_optimum, quick_optimum
 from jaxre.search import KEPT_OPTIMA
@@ -26,7 +26,7 @@ from jaxre.settings import SINGLE, own_settings, quick_jit
 
 def estimate_one(strata: Strata, method: str, optimizer: optax.GradientTransformation | None) -> Estimate:
     count, columns = strata.means.shape
-    padded = next(size for size in BUCKETS if size >= count)
+    padded = bucket(count)
     packed = _pack(strata, padded)
     with own_settings():
         settled, *numbers = _call(packed, method, optimizer, padded, columns - 1, whole=False)

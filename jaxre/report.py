@@ -26,26 +26,23 @@ NAMES = {"kenward-roger": "Kenward and Roger", "satterthwaite": "Satterthwaite"}
 Fitted = Any  # a jaxre.Fit: its module imports this one, so that printing a fit is its summary
 
 
-def summary(fit: Fitted, outcome: str = "y", group: str = "group", inference: Any = None) -> str:
+def summary(
+    fit: Fitted, inference: Any, groups: dict[str, np.ndarray] | None = None, outcome: str = "y", group: str = "group"
+) -> str:
     """The summary of a fit as users of lme4 know it, with tests, the status and the certificate in words."""
-    inference = inference or fit.inference()
     names = " + ".join(["1", *fit.coefficients[1:]])
     sizes = f"{fit.sizes.min()} to {fit.sizes.max()}" if fit.sizes.min() < fit.sizes.max() else f"{fit.sizes[0]}"
+    tail = 50 * (1 - inference.level)
+    ends = [f"{tail:g} %", f"{100 - tail:g} %"]
     lines = [
         TITLES[fit.method],
         f"Formula: {outcome} ~ {names} + (1 | {group})",
         f"{fit.n} observations in {len(fit.groups)} groups of {sizes}" + _dropped(fit.dropped),
         "",
         f"{CRITERIA[fit.method]}: {_fixed(-2 * fit.log_likelihood)}",
+        _criteria(inference.criteria, fit.p),
         "",
-        "Random effects:",
-        *_table(
-            ["Group", "Variance", "Std.Dev.", "Share"],
-            [
-                [group, _number(fit.between), _number(math.sqrt(fit.between)), f"{fit.icc:.4f}"],
-                ["Residual", _number(fit.within), _number(math.sqrt(fit.within)), f"{1 - fit.icc:.4f}"],
-            ],
-        ),
+        *_random_effects(fit, inference, group, ends),
         f"Intraclass correlation: {fit.icc:.6g}; exact {100 * inference.level:g}% interval "
         f"{_number(float(inference.interval.icc_low))} to {_number(float(inference.interval.icc_high))}",
         f"Exact F test of no variance between groups: F = {_number(float(inference.f_test.statistic))} on "
@@ -54,13 +51,12 @@ def summary(fit: Fitted, outcome: str = "y", group: str = "group", inference: An
     ]
     if fit.method == "anova" and fit.between_untruncated < 0:
         lines.append(f"Variance between groups before truncation at 0: {_number(fit.between_untruncated)}")
-    tests, tail = inference.coefficients, 50 * (1 - inference.level)
+    tests = inference.coefficients
     numbers = (tests.estimate, tests.standard_error, tests.df, tests.t, tests.p_value, tests.low, tests.high)
     rows = [
         [name, _number(b), _number(se), f"{df:.2f}", f"{t:.3f}", _p_value(p), _number(low), _number(high)]
         for name, (b, se, df, t, p, low, high) in zip(fit.coefficients, np.stack(numbers, axis=1).tolist(), strict=True)
     ]
-    ends = [f"{tail:g} %", f"{100 - tail:g} %"]
     lines += [
         "",
         f"Fixed effects, with the degrees of freedom of {NAMES[inference.df]}:",
@@ -69,7 +65,43 @@ def summary(fit: Fitted, outcome: str = "y", group: str = "group", inference: An
         f"Status: {fit.status.message}",
         f"Certificate: {_certificate(fit)}",
     ]
+    if groups is not None:
+        lines += ["", f"Groups, with {100 * inference.level:g}% intervals of their means:", *_groups(groups)]
     return "\n".join(lines)
+
+
+def _random_effects(fit: Fitted, inference: Any, group: str, ends: list[str]) -> list[str]:
+    """Both variances, with profile-likelihood intervals of their roots where there is a likelihood."""
+    title, head = "Random effects:", ["Group", "Variance", "Std.Dev.", "Share"]
+    rows = [
+        [group, _number(fit.between), _number(math.sqrt(fit.between)), f"{fit.icc:.4f}"],
+        ["Residual", _number(fit.within), _number(math.sqrt(fit.within)), f"{1 - fit.icc:.4f}"],
+    ]
+    if inference.variances is not None:
+        title = "Random effects, with profile-likelihood intervals of the standard deviations:"
+        head += ends
+        for row, name in zip(rows, ("sd_between", "sd_within"), strict=True):
+            found = inference.variances[name]
+            row += [_number(float(found.low)), _number(float(found.high))]
+    return [title, *_table(head, rows)]
+
+
+def _criteria(about: Any, p: int) -> str:
+    explained = f"; R2 of the covariates {float(about.r2_marginal):.4f}, with the groups" if p > 1 else "; R2"
+    return (
+        f"AIC {_fixed(float(about.aic))}, BIC {_fixed(float(about.bic))}, conditional AIC "
+        f"{_fixed(float(about.conditional_aic))}{explained} {float(about.r2_conditional):.4f}"
+    )
+
+
+def _groups(table: dict[str, np.ndarray]) -> list[str]:
+    heads = {"size": "Rows", "effect": "Effect", "effect_se": "Std.Error", "mean": "Mean", "mean_low": "low"}
+    heads |= {"mean_high": "high", "expected_rank": "Expected rank"}
+    shown = [name for name in heads if name in table]
+    columns = [[_number(number) for number in table[name].tolist()] for name in shown]
+    labels = [str(label) for label in _labels(table["group"])]
+    rows = [list(row) for row in zip(labels, *columns, strict=True)]
+    return _table(["Group", *(heads[name] for name in shown)], rows)
 
 
 def _labels(groups: np.ndarray) -> list[Any]:
@@ -102,12 +134,18 @@ def plain(fit: Fitted) -> dict[str, Any]:
         "optima_ratio": fit.optima_ratio.tolist(),
         "gap": fit.gap if math.isfinite(fit.gap) else None,
         "steps": fit.steps,
-        "labels": [
-            label if isinstance(label, (str, int, float, bool)) else str(label) for label in _labels(fit.groups)
-        ],
+        "labels": plain_columns({"labels": fit.groups})["labels"],
         "sizes": fit.sizes.tolist(),
         "blup": fit.blup.tolist(),
         "blup_se": fit.blup_se.tolist(),
+    }
+
+
+def plain_columns(table: dict[str, np.ndarray]) -> dict[str, list[Any]]:
+    """Columns as lists of plain Python numbers and strings."""
+    return {
+        name: [item if isinstance(item, (str, int, float, bool)) else str(item) for item in _labels(column)]
+        for name, column in table.items()
     }
 
 
@@ -138,12 +176,72 @@ def columns_of_many(fits: Fitted) -> dict[str, np.ndarray]:
         table = getattr(fits, field)
         if table is not None:
             columns |= {f"{field}[{name}]": table[:, i] for i, name in enumerate(fits.coefficients)}
+    for name, table in (fits.inference or {}).items():
+        if table.ndim == 1:
+            columns[name] = table
+        else:
+            columns |= {f"{name}[{coefficient}]": table[:, i] for i, coefficient in enumerate(fits.coefficients)}
     names = {code: Status(code).name.lower() for code in np.unique(fits.status).tolist()}
     columns["status"] = np.array([names[code] for code in fits.status.tolist()], object)
     for name in ("certified", "optima", "gap"):
         if getattr(fits, name) is not None:
             columns[name] = getattr(fits, name)
     return columns
+
+
+META_TITLES = {
+    "reml": "REML",
+    "ml": "maximum likelihood",
+    "dl": "DerSimonian and Laird's method",
+    "he": "Hedges' method",
+    "pm": "Paule and Mandel's method",
+}
+
+
+def summary_of_meta(fit: Fitted) -> str:
+    """The summary of a meta-analysis: heterogeneity, coefficients, prediction, status and certificate."""
+    percent, several = f"{100 * fit.level:g}%", len(fit.coefficients) > 1
+    ends = [f"{50 * (1 - fit.level):g} %", f"{50 * (1 + fit.level):g} %"]
+    error = "" if math.isnan(fit.tau2_se) else f" (standard error {_number(fit.tau2_se)})"
+    left_out = f"; {fit.dropped} with something missing left out" if fit.dropped else ""
+    knapp = fit.test == "knapp-hartung"
+    kind = f"Knapp and Hartung's t on {fit.df:g} degrees of freedom" if knapp else "normal"
+    columns = (fit.beta, fit.beta_se, fit.statistic, fit.p_value, fit.beta_low, fit.beta_high)
+    rows = [
+        [name, _number(b), _number(se), f"{t:.3f}", _p_value(p), _number(low), _number(high)]
+        for name, (b, se, t, p, low, high) in zip(fit.coefficients, np.stack(columns, axis=1).tolist(), strict=True)
+    ]
+    letter = "t" if knapp else "z"
+    lines = [
+        f"Random-effects meta-{'regression' if several else 'analysis'} by {META_TITLES[fit.method]}",
+        f"{fit.studies} studies{left_out}",
+        "",
+        f"Variance between studies, tau2: {_number(fit.tau2)}{error}; {percent} Q-profile interval "
+        f"{_number(fit.tau2_low)} to {_number(fit.tau2_high)}",
+        f"tau {_number(math.sqrt(fit.tau2))}, I2 {100 * fit.i2:.2f} %, H2 {fit.h2:.4g}",
+        f"{'Residual heterogeneity' if several else 'Heterogeneity'}: Q = {_number(fit.q)} on {fit.q_df:g} degrees of "
+        f"freedom, p = {_p_value(fit.q_p_value)}",
+        "",
+        f"Coefficients, {kind}:",
+        *_table(["Coefficient", "Estimate", "Std.Error", f"{letter} value", f"Pr(>|{letter}|)", *ends], rows),
+    ]
+    if not several:
+        lines.append(
+            f"{percent} prediction interval for the effect in a new study: {_number(fit.prediction_low)} to "
+            f"{_number(fit.prediction_high)}"
+        )
+    proof = "closed form" if fit.method in ("dl", "he") else "the only root" if fit.method == "pm" else None
+    if proof is None:
+        proof = "NOT certified: the search could not prove that this optimum is the global one"
+        if fit.certified:
+            proof = "proven global" + (
+                ", the only local optimum" if fit.optima == 1 else f"; {fit.optima} local optima"
+            )
+    criterion = CRITERIA["reml" if fit.method == "reml" else "ml"]
+    message = fit.status.message.replace("the estimate of between", "the estimate of tau2").replace("between", "tau2")
+    return "\n".join(
+        [*lines, "", f"{criterion}: {_fixed(-2 * fit.log_likelihood)}", f"Status: {message}", f"Certificate: {proof}"]
+    )
 
 
 def _certificate(fit: Fitted) -> str:

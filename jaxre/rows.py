@@ -5,7 +5,8 @@ classes agree to rounding; `TracedRows` is the plain twin that the blocked `Host
 
 W is the row (x_1, ..., x_(p-1), y), q = p columns, each multiplied by an exact power of two (`scale`). Sums are of W
 less a pilot near every row, and products of W less its group's anchor, the mean rounded to a number like the data:
-whatever is added to the data, a sum is rounded at their spread and a residual at the spread within its group.
+whatever is added to the data, a sum is rounded at their spread and a residual at the spread within its group. Where
+rows have weights, each row counts as often as its weight says, in sums, products and sizes.
 """
 
 from __future__ import annotations
@@ -30,7 +31,11 @@ class Rows(Protocol):
     xp: Any
     """the array library, numpy or jax.numpy."""
     sizes: Any
-    """(groups,) rows in each group."""
+    """(groups,) sums of the weights in each group; without weights, rows."""
+    count: Any
+    """() rows in all."""
+    log_weights: Any
+    """() sum of the logarithms of the weights; None without weights."""
     first: Any
     """(q,) the pilot, before scaling: the first row, or a median of many."""
     extremes: Any
@@ -61,14 +66,14 @@ class HostRows:
         covariates: np.ndarray | None,
         sizes: np.ndarray,
         extremes: tuple[np.ndarray, np.ndarray],
+        weights: np.ndarray | None = None,
     ) -> None:
-        self.values, self.codes, self.covariates, self.sizes, self.extremes = (
-            values,
-            codes,
-            covariates,
-            sizes,
-            extremes,
-        )
+        self.values, self.codes, self.covariates, self.extremes = values, codes, covariates, extremes
+        self.weights, self.count, self.log_weights = weights, np.float64(len(values)), None
+        self.sizes = sizes
+        if weights is not None:
+            self.sizes = np.bincount(codes, weights=weights, minlength=len(sizes))
+            self.log_weights = np.log(weights).sum()
         self.columns = 1 if covariates is None else 1 + covariates.shape[1]
         self.first = values[:1] if covariates is None else np.append(covariates[0], values[0])
         if len(values) > MANY:  # a median of an odd number is a value of the data too, and no outlier
@@ -76,10 +81,10 @@ class HostRows:
             self.first = middle if covariates is None else np.append(np.median(covariates[:4095], axis=0), middle)
         self.block = max(1 << 15, len(sizes) // 2)
 
-    def _blocks(self, scale: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        rows = len(self.values)
+    def _blocks(self, scale: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+        rows, weights = len(self.values), self.weights
         if self.covariates is None and rows <= self.block:
-            yield (self.values * scale)[None], self.codes
+            yield (self.values * scale)[None], self.codes, weights
             return
         buffer = np.empty((self.columns, min(rows, self.block)))
         for start in range(0, rows, self.block):
@@ -88,49 +93,53 @@ class HostRows:
             if self.covariates is not None:
                 np.multiply(self.covariates[part].T, scale[:-1, None], out=block[:-1])
             np.multiply(self.values[part], scale[-1], out=block[-1])
-            yield block, self.codes[part]
+            yield block, self.codes[part], None if weights is None else weights[part]
 
     def sums(self, scale: np.ndarray) -> np.ndarray:
         total, pilot = np.zeros((self.columns, len(self.sizes))), self.first * scale
-        for block, codes in self._blocks(scale):  # ours to write on
+        for block, codes, weights in self._blocks(scale):  # ours to write on
             block -= pilot[:, None]
-            _add_by_group(total, codes, block)
+            _add_by_group(total, codes, block if weights is None else block * weights)
         return total
 
-    def _residuals(self, scale: np.ndarray, anchors: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _residuals(
+        self, scale: np.ndarray, anchors: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
         gathered = np.empty(min(len(self.values), self.block))
-        for block, codes in self._blocks(scale):
+        for block, codes, weights in self._blocks(scale):
             for column, anchor in zip(block, anchors, strict=True):
                 column -= np.take(anchor, codes, out=gathered[: len(codes)], mode="clip")
-            yield block, codes
+            yield block, codes, weights
 
     def residual_products(
         self, scale: np.ndarray, anchors: np.ndarray, rotation: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         total, products = np.zeros_like(anchors), np.zeros((self.columns, self.columns))
         seen, careful = 0, np.ones(self.columns, bool)
-        for block, codes in self._residuals(scale, anchors):
+        for block, codes, weights in self._residuals(scale, anchors):
             rotated = block if rotation is None else rotation.T @ block
+            weighted = rotated if weights is None else rotated * weights
             for start in range(0, len(codes), 2048):  # short runs, then a sum of sums: less rounding
-                part = rotated[:, start : start + 2048]
-                products += part @ part.T
-            if seen == 0 and len(self.values) > MANY and rotation is None:
+                run = slice(start, start + 2048)
+                products += weighted[:, run] @ rotated[:, run].T
+            if seen == 0 and len(self.values) > MANY and rotation is None and weights is None:
                 # a mean has lost about eps sqrt(n_j) |mean - pilot| + eps |mean|; sd / sqrt(n_j) is what it is known to
                 from_pilot = self.sizes * abs(anchors - (self.first * scale)[:, None])
                 off = np.maximum(from_pilot, np.sqrt(self.sizes) * abs(anchors)).max(axis=1)
                 careful = products.diagonal() < len(codes) * np.maximum(SPREAD, (NEGLIGIBLE * off) ** 2)
             seen += len(codes)
-            _add_by_group(total, codes, rotated, careful)
+            _add_by_group(total, codes, weighted, careful)
         doubtful = ~careful & (products.diagonal() < SPREAD * seen)  # the first block was not like the others
         if doubtful.any():
-            for block, codes in self._residuals(scale, anchors):
+            for block, codes, _ in self._residuals(scale, anchors):
                 _add_by_group(total, codes, block, doubtful)
         return total, products
 
     def triangle(self, scale: np.ndarray, anchors: np.ndarray) -> np.ndarray:
         triangle = np.zeros((0, self.columns - 1))
-        for block, _ in self._residuals(scale, anchors):
-            triangle = np.asarray(np.linalg.qr(np.concatenate([triangle, block[:-1].T]), mode="r"))
+        for block, _, weights in self._residuals(scale, anchors):
+            rows = block[:-1].T if weights is None else (block[:-1] * np.sqrt(weights)).T
+            triangle = np.asarray(np.linalg.qr(np.concatenate([triangle, rows]), mode="r"))
         return triangle
 
 
@@ -141,11 +150,18 @@ def _add_by_group(total: np.ndarray, codes: np.ndarray, block: np.ndarray, wante
 
 
 class TracedRows:
-    """Rows as JAX arrays, whole; labels outside 0 .. groups - 1 make every sum NaN."""
+    """Rows as JAX arrays, whole; labels outside 0 .. groups - 1, and weights that are none, make every sum NaN."""
 
     xp: Any = jnp
 
-    def __init__(self, values: jax.Array, codes: Array, covariates: jax.Array | None, groups: int) -> None:
+    def __init__(
+        self,
+        values: jax.Array,
+        codes: Array,
+        covariates: jax.Array | None,
+        groups: int,
+        weights: Array | None = None,
+    ) -> None:
         columns = [] if covariates is None else list(covariates.T)
         self.table = jnp.stack([*columns, values], axis=1)
         self.codes, self.groups = codes.astype(np.int32), groups  # 32 bits whatever JAX is set to
@@ -153,18 +169,28 @@ class TracedRows:
         nan = jnp.where(jnp.isfinite(self.table).all(axis=0), 0, jnp.nan)  # XLA's min and max may pass over NaN
         self.extremes = self.table.min(axis=0) + nan, self.table.max(axis=0) + nan
         known = ((codes >= 0) & (codes < groups)).all()
-        if isinstance(
-            codes, np.ndarray
-        ):  # concrete labels keep concrete sizes, so that groups of one size can be merged
-            self.sizes: Any = np.bincount(codes[(codes >= 0) & (codes < groups)], minlength=groups) / (
-                1.0 if known else np.nan
-            )
+        self.weights = self.log_weights = None
+        self.sizes: Any
+        self.count: Any
+        if weights is not None:
+            weights = jnp.asarray(weights, self.table.dtype)
+            known = known & ((weights > 0) & jnp.isfinite(weights)).all()
+            self.weights, self.log_weights = weights[:, None], jnp.log(weights).sum()
+            self.sizes = jnp.where(known, jax.ops.segment_sum(weights, self.codes, groups), jnp.nan)
+            self.count = jnp.asarray(codes.size, self.table.dtype)
+            return
+        if isinstance(codes, np.ndarray):  # concrete labels keep concrete sizes: groups of one size can be merged
+            taken = np.bincount(codes[(codes >= 0) & (codes < groups)], minlength=groups)
+            self.sizes = taken / (1.0 if known else np.nan)
         else:
             ones = jnp.ones(codes.shape, self.table.dtype)
             self.sizes = jnp.where(known, jax.ops.segment_sum(ones, codes, groups), jnp.nan)
+        self.count = self.sizes.sum()
 
     def _by_group(self, table: jax.Array) -> jax.Array:
-        return jax.ops.segment_sum(table, self.codes, self.groups).T
+        """(q, groups) sums of rows, each as often as its weight says."""
+        weighted = table if self.weights is None else table * self.weights
+        return jax.ops.segment_sum(weighted, self.codes, self.groups).T
 
     def sums(self, scale: jax.Array) -> jax.Array:
         return self._by_group(self.table * scale - self.first * scale)
@@ -178,10 +204,40 @@ class TracedRows:
         residuals = self._residuals(scale, anchors)
         rotated = residuals if rotation is None else residuals @ rotation
         total = self._by_group(rotated)
-        squares = self._by_group(rotated[:, :, None] * rotated[:, None, :]).T.sum(
-            axis=0
-        )  # by group first: less rounding
-        return total, squares
+        q = rotated.shape[1]
+        products = (rotated[:, :, None] * rotated[:, None, :]).reshape(len(rotated), q * q)
+        return total, self._by_group(products).sum(axis=1).reshape(q, q)  # by group first: less rounding
 
     def triangle(self, scale: jax.Array, anchors: jax.Array) -> jax.Array:
-        return jnp.linalg.qr(self._residuals(scale, anchors)[:, :-1], mode="r")
+        residuals = self._residuals(scale, anchors)[:, :-1]
+        return jnp.linalg.qr(residuals if self.weights is None else residuals * jnp.sqrt(self.weights), mode="r")
+
+
+class SingleRows:
+    """Rows each of which is a group of its own: nothing varies within groups, and nothing needs summing by group."""
+
+    xp: Any = jnp
+
+    def __init__(self, table: jax.Array, weights: jax.Array, present: jax.Array) -> None:
+        """(n, q) table, (n,) weights, and which rows there are; the others become groups of size 0."""
+        first = table[jnp.argmax(present)]
+        self.table, self.first = jnp.where(present[:, None], table, first), first
+        weights = jnp.where(present, weights, 1)
+        real = jnp.isfinite(self.table).all() & (jnp.isfinite(weights) & (weights > 0)).all()
+        nan = jnp.where(real & present.any(), 0, jnp.nan)  # XLA's min and max may pass over NaN
+        self.extremes = self.table.min(axis=0) + nan, self.table.max(axis=0) + nan
+        self.sizes, self.count = jnp.where(present, weights, 0), present.sum()
+        self.log_weights = jnp.log(weights).sum()
+
+    def sums(self, scale: jax.Array) -> jax.Array:
+        return ((self.table - self.first) * scale * self.sizes[:, None]).T
+
+    def residual_products(
+        self, scale: jax.Array, anchors: jax.Array, rotation: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array]:
+        del scale, rotation
+        return jnp.zeros_like(anchors), jnp.zeros((len(anchors), len(anchors)), anchors.dtype)
+
+    def triangle(self, scale: jax.Array, anchors: jax.Array) -> jax.Array:
+        del scale
+        return jnp.zeros((len(anchors) - 1, len(anchors) - 1), anchors.dtype)

@@ -13,10 +13,10 @@ from jaxre.certificate import REFINED, WIDTH, find_basins, first_look, look_at_p
 from jaxre.optimise import descend
 from jaxre.profile import Curve, drop
 from jaxre.records import record
+from jaxre.rescue import quick_or_whole
 from jaxre.rows import Array
 
 KEPT_OPTIMA = WIDTH + 1
-GATHERED = 32  # of a batch, that are searched as a whole at once
 
 T = TypeVar("T")
 
@@ -93,7 +93,7 @@ def whole_search(curve: Curve, optimizer: optax.GradientTransformation | None = 
         jnp.zeros_like(n),
     )
     _, ratios, values, converged, steps = jax.lax.while_loop(lambda state: state[0] < basins.count, visit, start)
-    rounding = 64 * jnp.finfo(n.dtype).eps * n
+    rounding = 64 * jnp.finfo(n.dtype).eps * curve.count
     extra = jnp.isfinite(basins.unresolved) & (basins.unresolved < values.min() - rounding)  # the best point known
     here = extra & (jnp.arange(KEPT_OPTIMA) == jnp.minimum(basins.count + 1, WIDTH))
     ratios = jnp.where(here, basins.unresolved_ratio, ratios)
@@ -116,34 +116,9 @@ def whole_search(curve: Curve, optimizer: optax.GradientTransformation | None = 
 def search(curve_of: Callable[[T], Curve], data: T, optimizer: optax.GradientTransformation | None = None) -> Search:
     """The quick search where it settles the matter, else the whole one; in a batch, that one for those that need it."""
 
-    def quick(data: T) -> Search:
-        return quick_search(curve_of(data), optimizer)
-
-    def whole(data: T) -> Search:
-        return whole_search(curve_of(data), optimizer)
-
-    @jax.custom_batching.custom_vmap
-    def run(data: T) -> Search:
-        first = quick(data)
-        return jax.lax.cond(first.settled, lambda first, _: first, lambda _, data: whole(data), first, data)
-
-    @run.def_vmap
-    def batched(size: int, mapped: list[T], data: T) -> tuple[Search, Search]:
-        axes = jax.tree.map(lambda one: 0 if one else None, mapped[0])
-        first = jax.vmap(quick, (axes,), axis_size=size)(data)
-        width = min(size, GATHERED)
-
-        def next_ones(state: tuple[Search, Array]) -> tuple[Search, Array]:
-            found, left = state
-            place = jnp.nonzero(left, size=width, fill_value=size)[0]
-            some = jax.tree.map(
-                lambda leaf, one: jnp.asarray(leaf).at[place].get(mode="clip") if one else leaf, data, mapped[0]
-            )
-            later = jax.vmap(whole, (axes,), axis_size=width)(some)
-            found = jax.tree.map(lambda old, new: old.at[place].set(new, mode="drop"), found, later)
-            return found, left.at[place].set(False, mode="drop")
-
-        found, _ = jax.lax.while_loop(lambda state: state[1].any(), next_ones, (first, ~first.settled))
-        return found, jax.tree.map(lambda _: True, found)
-
-    return run(data)
+    return quick_or_whole(
+        lambda data: quick_search(curve_of(data), optimizer),
+        lambda data: whole_search(curve_of(data), optimizer),
+        lambda found: found.settled,
+        data,
+    )

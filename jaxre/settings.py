@@ -30,7 +30,12 @@ SINGLE: Options = [
     {},
 ][jax.__version_info__ >= (0, 12) :]
 # without the fusion emitters a logarithm's last bit depends on the dataset's place in a vector
-BATCH: Options = [{"xla_backend_optimization_level": 1}, {}]
+BATCH: Options = [
+    {"xla_cpu_use_fusion_emitters": True, "xla_backend_optimization_level": 1},
+    {"xla_backend_optimization_level": 1},
+    {},
+][jax.__version_info__ >= (0, 12) :]
+LARGE: Options = [{"xla_cpu_use_fusion_emitters": False}, {}][jax.__version_info__ >= (0, 12) :]  # full speed
 _LOCK = threading.Lock()
 
 

@@ -253,6 +253,7 @@ def estimate_one(design: SharedDesign, data: Reduced, method: str, whole: bool) 
         gamma_cov=design.cov.astype(dtype) + ratio * design.cov_1.astype(dtype) + spread,
         log_det=at.log_det,
         quadratic=at.quadratic,
+        excess=at.excess,
         code=code,
         **facts,
     )

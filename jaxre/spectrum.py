@@ -185,6 +185,7 @@ def spectral_curve(data: tuple[Spectrum, Coordinates]) -> Curve:
     return Curve(
         at=lambda ratio: spectral_profile(spectrum, outcome, ratio),
         n=n,
+        count=n,
         floor=outcome.floor,
         size=spectrum.size,
         largest=spectrum.largest,

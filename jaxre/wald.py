@@ -1,11 +1,13 @@
-"""Wald intervals for the variance components, on the logarithmic scale."""
+"""Wald intervals: for the variance components on the logarithmic scale, for coefficients on their own."""
 
 from __future__ import annotations
 
 import jax.numpy as jnp
 
+from jaxre.coefficients import coefficient_tests, place_of
 from jaxre.components import Components
 from jaxre.distributions import level_of, t_quantile
+from jaxre.eager import compiled_alone
 from jaxre.information import information
 from jaxre.moments import GroupMoments, Strata
 from jaxre.records import record
@@ -26,10 +28,11 @@ class WaldInterval:
     """() upper end."""
 
 
+@compiled_alone
 def wald_interval(
     moments: GroupMoments | Strata,
     components: Components,
-    parameter: str,
+    parameter: str | int,
     level: float = 0.95,
     *,
     restricted: bool = True,
@@ -40,12 +43,14 @@ def wald_interval(
     On the logarithmic scale (of the ratio, which is the logit of the ICC, for those two) the likelihood is nearer to a
     parabola than on that of the variance, and no interval reaches below 0. That of a variance and of its square root
     say the same. Where between is 0 there is no curvature in its logarithm: its interval is everything, 0 to infinity
-    (the ICC: to 1), which a profile or an exact interval betters, and that of within takes between as 0.
+    (the ICC: to 1), which a profile or an exact interval betters, and that of within takes between as 0. That of a
+    coefficient is symmetric, with the normal quantile, as if the variances were known; `coefficient_tests` has better.
 
     Args:
         moments: sufficient statistics, by group or by stratum.
         components: the estimates.
-        parameter: "within", "between", "sd_within", "sd_between", "ratio" or "icc".
+        parameter: "within", "between", "sd_within", "sd_between", "ratio" or "icc", or the place of a coefficient in
+            beta, 0 for the intercept.
         level: [1], of the interval.
         restricted: the restricted or the full likelihood.
         kind: "observed" or "expected" information.
@@ -65,8 +70,17 @@ def wald_interval(
         >>> print(f"{interval.estimate:.4f} {interval.low:.4f} {interval.high:.4f}")
         1.5000 0.3028 7.4318
     """
+    quantile = t_quantile(level_of(level), jnp.inf)
+    if not isinstance(parameter, str):
+        tests = coefficient_tests(moments, components, restricted=restricted, information=kind)
+        place = place_of(parameter, len(tests.estimate))
+        value, margin = tests.estimate[place], quantile * tests.standard_error[place]
+        return WaldInterval(estimate=value, low=value - margin, high=value + margin)
     if parameter not in PARAMETERS:
-        raise ValueError(f"parameter must be one of {', '.join(map(repr, PARAMETERS))}, got {parameter!r}.")
+        raise ValueError(
+            f"parameter must be one of {', '.join(map(repr, PARAMETERS))}, or the place of a coefficient, "
+            f"got {parameter!r}."
+        )
     about = information(moments, components, restricted=restricted, kind=kind)
     known = 0 * about.matrix[0, 0]  # NaN where there is no estimate
     within, between = components.within + known, components.between + known
@@ -82,7 +96,7 @@ def wald_interval(
         "sd_within": (jnp.sqrt(within), of_within / 2),
         "sd_between": (jnp.sqrt(between), of_between / 2),
     }.get(parameter, (between / within, of_ratio))
-    factor = jnp.exp(t_quantile(level_of(level), jnp.inf) * error)
+    factor = jnp.exp(quantile * error)
     low, high = value / factor, value * factor
     if "within" not in parameter:
         low, high = jnp.where(positive, low, known), jnp.where(positive, high, jnp.inf + known)

@@ -167,6 +167,29 @@ def precise_minus_log_likelihood(y, x, groups, log_within, log_between, restrict
     return (terms + (mpmath.log(mpmath.det(information)) if restricted else 0)) / 2
 
 
+def precise_fall(y, groups, covariates):
+    """-2 log L, beta profiled out and less a constant, of log within and log between; group by group in mpmath."""
+    table = mpmath.matrix(np.column_stack([np.ones(len(y)), covariates, y]).tolist())
+    rows = [[i for i in range(len(y)) if groups[i] == label] for label in dict.fromkeys(groups)]
+    width = table.cols
+    sums = [[mpmath.fsum(table[i, a] for i in own) for a in range(width)] for own in rows]
+    whole = table.T * table
+
+    def fall(log_within, log_between):
+        ratio, products, log_det = mpmath.exp(log_between - log_within), whole.copy(), mpmath.mpf(0)
+        for own, total in zip(rows, sums, strict=True):
+            growth = 1 + len(own) * ratio
+            log_det += mpmath.log(growth)
+            for a in range(width):
+                for b in range(width):
+                    products[a, b] -= ratio / growth * total[a] * total[b]
+        x, xy = products[: width - 1, : width - 1], products[: width - 1, width - 1]
+        residual = products[width - 1, width - 1] - (xy.T * mpmath.lu_solve(x, xy))[0]
+        return len(y) * log_within + log_det + residual / mpmath.exp(log_within)
+
+    return fall
+
+
 def precise_ratio(y, groups, start, restricted):
     """Root of the score of the intercept-only model near `start`, to 40 digits."""
     with mpmath.workdps(60):

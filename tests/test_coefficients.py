@@ -10,12 +10,11 @@ from reference import IDENTIFIED, table
 
 import jaxre
 from jaxre import Components
-from jaxre.inference import BUCKETS
-from jaxre.moments import padded
+from jaxre.eager import bucketed
 
 pytestmark = pytest.mark.usefixtures("x64")
 
-# snedecor and Cochran (1967), Statistical Methods, table 10.18.1: conception rates of six bulls
+# Snedecor and Cochran (1967), Statistical Methods, table 10.18.1: conception rates of six bulls
 BULLS = [[46, 31, 37, 62, 30], [70, 59], [52, 44, 57, 40, 67, 64, 70], [47, 21, 70, 46, 14]]
 BULLS += [[42, 64, 50, 69, 77, 81, 87], [35, 68, 59, 38, 57, 76, 57, 29, 60]]
 RATES = np.concatenate(BULLS).astype(float)
@@ -29,7 +28,7 @@ ILL_CONDITIONED = {"n19_near_collinear_1e-7": 1e-8, "n23_cov_offset_1e6": 1e-10}
 def fitted(case_id):
     fit = jaxre.fit(*table(case_id))
     strata = jaxre.stratify(fit.moments)
-    return padded(strata, next(size for size in BUCKETS if size >= len(strata.sizes))), fit
+    return bucketed(strata), fit
 
 
 @pytest.mark.parametrize("case", SMALL, ids=lambda case: case["id"])

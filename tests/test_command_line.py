@@ -50,17 +50,18 @@ def rats(tmp_path: pathlib.Path) -> str:
 
 
 def test_dyestuff_is_the_summary_that_lme4_users_expect(capsys: Capture) -> None:
-    assert printed(capsys, "fit", "dyestuff").splitlines()[:11] == [
+    assert printed(capsys, "fit", "dyestuff").splitlines()[:12] == [
         "Linear mixed model fit by REML",
         "Formula: Yield ~ 1 + (1 | Batch)",
         "30 observations in 6 groups of 5",
         "",
         "REML criterion (-2 restricted log-likelihood): 319.6543",
+        "AIC 325.6543, BIC 329.8579, conditional AIC 327.0494; R2 0.4185",
         "",
-        "Random effects:",
-        " Group     Variance  Std.Dev.   Share",
-        " Batch      1764.05   42.0006  0.4185",
-        " Residual   2451.25   49.5101  0.5815",
+        "Random effects, with profile-likelihood intervals of the standard deviations:",
+        " Group     Variance  Std.Dev.   Share    2.5 %   97.5 %",
+        " Batch      1764.05   42.0006  0.4185  15.6572  101.066",
+        " Residual   2451.25   49.5101  0.5815  38.2301  67.6577",
         "Intraclass correlation: 0.418487; exact 95% interval 0.0838361 to 0.847877",
     ]
 
@@ -89,6 +90,20 @@ def test_json_is_the_fit_at_full_precision(capsys: Capture) -> None:
     found = numbers(capsys, "fit", "dyestuff", "--method", "ml")
     assert {key: found[key] for key in fit.to_dict()} == fit.to_dict()
     assert found["inference"] == fit.inference().to_dict()
+    tables = {"terms": fit.tidy(), "fit": fit.glance(), "groups": fit.tidy_groups()}
+    for name, table in tables.items():
+        assert list(found["tables"][name]) == list(table)
+    assert found["tables"]["groups"]["mean_low"] == tables["groups"]["mean_low"].tolist()
+    assert found["tables"]["fit"]["gap"] == [None]  # infinite
+    assert found["tables"]["terms"]["term"] == tables["terms"]["term"].tolist()
+
+
+def test_groups_are_listed_when_asked_for(capsys: Capture) -> None:
+    lines = printed(capsys, "fit", "dyestuff", "--groups").splitlines()
+    at = lines.index("Groups, with 95% intervals of their means:")
+    assert lines[at + 1].split() == ["Group", "Rows", "Effect", "Std.Error", "Mean", "low", "high", "Expected", "rank"]
+    assert lines[at + 2].split()[:3] == ["A", "5", "-17.6069"]  # as lme4's ranef
+    assert len(lines) == at + 8
 
 
 def test_level_and_degrees_of_freedom(capsys: Capture) -> None:
@@ -246,6 +261,8 @@ TABLE = ["fit-many", "y.csv", "--group", "g", "--out", "o.csv"]
         ([*TABLE, "--outcomes", "y", "--outcome", "y"], ["--outcome cannot be used with a wide table"]),
         ([*TABLE, "--outcomes", ""], ["--outcomes, or --dataset and --outcome, must be given"]),
         ([*TABLE, "--outcomes", "y", "--covariates", "x\nt"], ["names with commas"]),
+        ([*TABLE, "--outcomes", "y", "--df", "satterthwaite"], ["--df says how to compute tests", "add --inference"]),
+        ([*TABLE, "--outcomes", "y", "--level", "0.9"], ["--level says how"]),
         (["fit", ""], ["FILE is empty"]),
     ],
 )

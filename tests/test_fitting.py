@@ -15,6 +15,7 @@ from designs import SIZES, labels, simulate
 
 import jaxre
 from jaxre import packed
+from jaxre.observations import Observations
 
 METHODS = ("reml", "ml", "anova")
 methods = pytest.mark.parametrize("method", METHODS)
@@ -46,6 +47,7 @@ KINDS = {
     **dict.fromkeys(["optima", "steps", "n", "dropped"], int),
     "coefficients": tuple,
     "moments": jaxre.GroupMoments,
+    "observations": Observations,
     "status": jaxre.Status,
     "certified": bool,
 }
@@ -215,9 +217,18 @@ def test_summary():
     fit = jaxre.fit(RAIL, np.repeat([2, 5, 1, 6, 3, 4], 3))
     lines = [" ".join(line.split()) for line in str(fit).splitlines()]
     assert lines[0] == "Linear mixed model fit by REML"
-    assert lines.index("18 observations in 6 groups of 3") < lines.index("Random effects:")
+    title = "Random effects, with profile-likelihood intervals of the standard deviations:"
+    assert lines.index("18 observations in 6 groups of 3") < lines.index(title)
     assert "REML criterion (-2 restricted log-likelihood): 122.1770" in lines
-    assert lines.index("group 615.311 24.8055 0.9744") + 1 == lines.index("Residual 16.1667 4.02078 0.0256")
+    at = lines.index(title)
+    assert lines[at + 1] == "Group Variance Std.Dev. Share 2.5 % 97.5 %"
+    assert lines[at + 2].startswith("group 615.311 24.8055 0.9744 ")
+    assert lines[at + 3].startswith("Residual 16.1667 4.02078 0.0256 ")
+    for end in map(float, lines[at + 3].split()[-2:]):  # balanced: 12 log v + 194 / v rises by the quantile of chi2
+        share = end**2 / (194 / 12)
+        assert 12 * (np.log(share) + 1 / share - 1) == pytest.approx(3.841459, abs=1e-4)  # of six digits
+    # lmer: AIC 128.177, BIC 130.8481; the R2 of a model without covariates is the ICC
+    assert any(line.startswith("AIC 128.1770, BIC 130.8481, conditional AIC") for line in lines)
     # balanced: 5 degrees of freedom, so 66.5 +- 2.570582 x 10.17104, and p = 0.00125 at t = 6.538
     row = next(line for line in lines if line.startswith("(Intercept)"))
     assert row == "(Intercept) 66.5 10.171 5.00 6.538 0.0013 40.3545 92.6455"

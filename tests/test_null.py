@@ -11,10 +11,9 @@ from scipy.special import chdtrc, fdtr, fdtrc
 
 import jaxre
 from jaxre import Status
+from jaxre.eager import BUCKETS
 from jaxre.exact import f_test
-from jaxre.moments import padded
 from jaxre.null import (
-    BUCKETS,
     NORMALS,
     _concrete_design,
     _traced_design,
@@ -24,6 +23,7 @@ from jaxre.null import (
     likelihood_ratio_test,
     null_statistics,
 )
+from jaxre.stacking import padded
 
 pytestmark = pytest.mark.usefixtures("x64")
 

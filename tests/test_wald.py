@@ -39,6 +39,20 @@ def test_dyestuff_by_hand():
         assert float(getattr(icc, end)) == pytest.approx(r / (1 + r), rel=1e-13)
 
 
+def test_of_a_coefficient():
+    """Balanced: the mean with variance (within + k between) / n."""
+    columns = jaxre.datasets.load("dyestuff").columns
+    fit = jaxre.fit(columns["Yield"], columns["Batch"])
+    found = fit.wald_interval("(Intercept)")
+    margin = Z * np.sqrt((2451.25 + 5 * 1764.05) / 30)
+    np.testing.assert_allclose(
+        [found.estimate, found.low, found.high], [1527.5, 1527.5 - margin, 1527.5 + margin], 1e-13
+    )
+    assert jax.tree.leaves(fit.wald_interval(0)) == jax.tree.leaves(found)
+    with pytest.raises(ValueError, match="place must be from 0 to 0, got 1"):
+        fit.wald_interval(1)
+
+
 @pytest.mark.parametrize("kind", ["observed", "expected"])
 def test_on_the_boundary(kind):
     """Nothing is known of a logarithm of 0; within has 30 - 1 degrees of freedom once between is 0."""

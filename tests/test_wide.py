@@ -74,6 +74,21 @@ def test_parquet_and_categorical_covariates(files):
     assert {"beta[sexM]", "beta_se[sexM]", "icc", "log_likelihood"} <= set(found)
 
 
+def test_inference_as_columns(files):
+    folder, values, groups = files
+    out = folder / "fits.csv"
+    options = ["--group", "sample", "--outcomes", "gene_*", "--inference", "--level", "0.9", "--df", "satterthwaite"]
+    assert main(["fit-many", str(folder / "wide.csv"), *options, "--out", str(out)]) == 0
+    rows = rows_of(out)
+    fits = jaxre.fit_many(values, groups, quantities="inference", level=0.9, df="satterthwaite").inference
+    assert "between" in rows[0]
+    for name, column in fits.items():
+        key = f"{name}[(Intercept)]" if name.startswith("beta") else name
+        for row, number in zip(rows, column, strict=True):
+            found = row[key] == "true" if name == "profile_settled" else float(row[key])
+            assert found == pytest.approx(np.ravel(number)[0], rel=1e-9), name
+
+
 REFUSED = {
     "pattern": (
         ["wide.csv", "--group", "sample", "--outcomes", "protein_*"],

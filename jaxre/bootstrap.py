@@ -1,0 +1,316 @@
+"""The parametric bootstrap: the distribution of any function of a fit, over datasets drawn from the fitted model."""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+from statistics import NormalDist
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxre.distributions import level_of
+from jaxre.estimate import Estimate
+from jaxre.moments import GroupMoments, Strata, as_strata
+from jaxre.progress import Progress
+from jaxre.replicates import Refit, Statistic, Task, own_estimate, refits
+from jaxre.rows import Array
+from jaxre.settings import own_settings
+from jaxre.status import Status
+
+METHODS = {"reml": "REML", "ml": "maximum likelihood", "anova": "analysis of variance"}
+KINDS = {"percentile": "percentile", "basic": "basic", "bca": "BCa"}
+ON_BOUNDARY = (Status.BOUNDARY, Status.BOUNDARY_SEVERAL, Status.NEGATIVE)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Bootstrap:
+    """Replicates of a statistic and what follows from them, in NumPy; see `bootstrap`.
+
+    Where the statistic is a dict of arrays, so is each field with one entry a number, and `replicates` has an axis more
+    in front. Replicates that are NaN are left out of all that follows from them, and counted.
+    """
+
+    estimate: Any
+    """the statistic of the data's own fit."""
+    low: Any
+    """lower ends of the intervals; NaN where the replicates do not determine them."""
+    high: Any
+    """upper ends."""
+    bias: Any
+    """mean of the replicates less the estimate."""
+    standard_error: Any
+    """standard deviation of the replicates."""
+    used: Any
+    """[1], replicates that are not NaN."""
+    replicates: Any
+    """(count, ...) the statistic of each refit; NaN where it has no estimate."""
+    status: np.ndarray
+    """(count,) int32 `Status` of each refit."""
+    certified: np.ndarray
+    """(count,) bool, whether its optimum is proven to be the global one."""
+    method: str
+    """"reml", "ml" or "anova"."""
+    kind: str
+    """"percentile", "basic" or "bca"."""
+    level: float
+    """[1], of the intervals."""
+
+    @property
+    def count(self) -> int:
+        """Replicates drawn."""
+        return len(self.status)
+
+    @property
+    def failed(self) -> int:
+        """Replicates without an estimate."""
+        return int((self.status >= Status.UNBOUNDED).sum())
+
+    @property
+    def boundary(self) -> int:
+        """Replicates in which between is estimated as 0."""
+        return int(np.isin(self.status, ON_BOUNDARY).sum())
+
+    @property
+    def uncertified(self) -> int:
+        """Replicates with an estimate that is not proven to be the global optimum."""
+        return self.count - self.failed - int(self.certified.sum())
+
+    def __str__(self) -> str:
+        return _summary(self)
+
+
+def variances_and_mean(estimate: Estimate) -> dict[str, Array]:
+    """What is bootstrapped by default."""
+    return {name: getattr(estimate, name) for name in ("between", "within", "icc", "beta")}
+
+
+def bootstrap(
+    moments: GroupMoments | Strata,
+    key: Array,
+    statistic: Statistic = variances_and_mean,
+    *,
+    replicates: int = 1000,
+    method: str = "reml",
+    level: float = 0.95,
+    kind: str = "percentile",
+    chunk: int = 65_536,
+    progress: bool | None = None,
+) -> Bootstrap:
+    """Parametric bootstrap of any function of a fit.
+
+    Datasets are drawn from the fitted model over the same design, through their sufficient statistics (see `draw`), and
+    each is fitted again. A front door: in double precision whatever JAX is set to, NumPy out.
+
+    With B replicates t* of an estimate t, and q(a) their order statistic (B + 1) a, interpolated: the percentile
+    interval is q(alpha / 2) to q(1 - alpha / 2), the basic one reflects it about t, and BCa takes q at
+    Phi(z0 + (z0 + z) / (1 - c (z0 + z))), z = Phi^-1 of the nominal place, z0 = Phi^-1 of the share of replicates below
+    t, ties counted by half. The acceleration c is a sixth of the skewness of the score in the least favourable
+    direction, which is the regression of t* on the scores of the replicates at the fitted model: those of the variances
+    in the restricted likelihood, and of beta. An end is NaN where its order statistic is beyond the first or the last
+    replicate (take more replicates), or where BCa is not defined: all replicates on one side of t, or all equal.
+
+    Args:
+        moments: sufficient statistics, by group or by stratum.
+        key: JAX random key, such as jax.random.key(0); replicate i has the key fold_in(key, i).
+        statistic: from an Estimate to an array, or a dict, tuple or list of arrays, in JAX; by default between, within,
+            icc and beta. Pass the same function again, and it is not compiled again.
+        replicates: [1], how many.
+        method: "reml", "ml" or "anova", for the data and for each replicate.
+        level: [1], of the intervals.
+        kind: "percentile", "basic" or "bca".
+        chunk: [1], replicates in one call of the device; no number depends on it.
+        progress: whether to show a bar on the error stream; by default only on a terminal.
+
+    Returns:
+        Bootstrap.
+
+    Errors:
+        ValueError for no replicates, a level outside (0, 1), an unknown method or kind, a statistic without an array,
+        and moments without an estimate, which names the reason; TypeError for what is no key, no moments of one
+        dataset, or is traced (inside jit use `draw`). A replicate that has no estimate is NaN, and counted.
+
+    Source: Efron (1987), Journal of the American Statistical Association 82, 171-185, sections 3 and 4; Davison and
+        Hinkley (1997), Bootstrap Methods and their Application, sections 5.2 and 5.3.
+
+    Example:
+        >>> import jax, jaxre
+        >>> moments = jaxre.group_moments([3.0, 5.0, 11.0, 9.0, 7.0, 6.0], [0, 0, 1, 1, 2, 2])
+        >>> result = jaxre.bootstrap(moments, jax.random.key(0), lambda fit: fit.icc, replicates=20_000)
+        >>> print(f"{result.low:.2f} {result.high:.2f} {result.failed} {result.boundary / result.count:.2f}")
+        0.00 0.99 0 0.08
+    """
+    count, chunk = _checked(moments, key, replicates, method, level, kind, chunk)
+    with own_settings():
+        strata = jax.tree.map(_double, as_strata(moments))
+        estimate = own_estimate(strata, method)
+        status = Status(int(estimate.status))
+        if status.failed:
+            raise ValueError(f"the moments have no estimate to draw from: {status.message}.")
+        own = _numbers(statistic(estimate))
+        bar = Progress(count, progress)
+        task = Task(statistic, method, kind == "bca")
+        found = refits(key, strata, estimate, task, count, chunk, bar.advance)
+        bar.close()
+    return _collected(own, found, method=method, kind=kind, level=float(level))
+
+
+def _checked(
+    moments: Any, key: Any, replicates: int, method: str, level: float, kind: str, chunk: int
+) -> tuple[int, int]:
+    if not isinstance(moments, GroupMoments | Strata):
+        raise TypeError(
+            f"moments must be GroupMoments or Strata, got {type(moments).__name__}; call group_moments first."
+        )
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((moments, key))):
+        raise TypeError("bootstrap is a front door and cannot be traced; inside jit or vmap use draw and an estimator.")
+    if np.ndim(moments.sizes) != 1:
+        raise ValueError(f"moments must be those of one dataset, got sizes of shape {np.shape(moments.sizes)}.")
+    typed = isinstance(key, jax.Array) and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if not isinstance(key, jax.Array) or key.shape != (() if typed else (2,)):
+        raise TypeError(f"key must be one JAX random key, such as jax.random.key(0), got {key!r}.")
+    if method not in METHODS:
+        raise ValueError(f"method must be one of 'reml', 'ml' or 'anova', got {method!r}.")
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of 'percentile', 'basic' or 'bca', got {kind!r}.")
+    count, chunk = operator.index(replicates), operator.index(chunk)
+    if not 1 <= count < 2**32:
+        raise ValueError(f"replicates must be at least 1 (and below 2^32), got {count}; 1000 are few for an interval.")
+    if chunk < 1:
+        raise ValueError(f"chunk must be a positive number of replicates, got {chunk}.")
+    level_of(level)
+    return count, chunk
+
+
+def _double(leaf: Any) -> Any:
+    leaf = np.asarray(leaf)
+    return leaf.astype(np.float64) if np.issubdtype(leaf.dtype, np.floating) else leaf
+
+
+def _numbers(values: Any) -> Any:
+    """The statistic as NumPy doubles."""
+    leaves, tree = jax.tree.flatten(values)
+    wrong = [type(leaf).__name__ for leaf in leaves if not _real(leaf)]
+    if wrong:
+        raise ValueError(f"statistic must return arrays of real numbers, got {wrong[0]}.")
+    if sum(np.size(leaf) for leaf in leaves) == 0:
+        raise ValueError("statistic must return at least one number, got none; for example lambda fit: fit.icc.")
+    return jax.tree.unflatten(tree, [np.asarray(leaf, float) for leaf in leaves])
+
+
+def _real(leaf: Any) -> bool:
+    kind = getattr(np.asarray(leaf), "dtype", np.dtype(object))
+    return (np.issubdtype(kind, np.number) and not np.issubdtype(kind, np.complexfloating)) or kind == np.bool_
+
+
+def _collected(own: Any, found: Refit, **facts: Any) -> Bootstrap:
+    """What follows from the replicates, one number at a time."""
+    leaves, tree = jax.tree.flatten(own)
+    columns: list[list[np.ndarray]] = []
+    with np.errstate(all="ignore"):  # a replicate may be infinite
+        for leaf, drawn in zip(leaves, jax.tree.leaves(found.values), strict=True):
+            table = drawn.reshape(len(drawn), -1)
+            each = [
+                _column(table[:, i], estimate, found.scores, facts["kind"], facts["level"])
+                for i, estimate in enumerate(leaf.reshape(-1).tolist())
+            ]
+            columns.append([np.reshape(column, leaf.shape)[()] for column in zip(*each, strict=True)])
+    made = [jax.tree.unflatten(tree, column) for column in zip(*columns, strict=True)]
+    return Bootstrap(
+        estimate=jax.tree.map(lambda leaf: leaf[()], own),
+        **dict(zip(("low", "high", "bias", "standard_error", "used"), made, strict=True)),
+        replicates=found.values,
+        status=found.status,
+        certified=found.certified,
+        **facts,
+    )
+
+
+def _column(
+    drawn: np.ndarray, estimate: float, scores: np.ndarray | None, kind: str, level: float
+) -> tuple[float, float, float, float, int]:
+    """Interval, bias, standard error and the number of replicates used, of one number."""
+    known = ~np.isnan(drawn)
+    used = int(known.sum())
+    if used < len(drawn):
+        drawn, scores = drawn[known], None if scores is None else scores[known]
+    if used < 2:
+        return np.nan, np.nan, np.nan, np.nan, used
+    places = (1 - level) / 2, (1 + level) / 2
+    if kind == "bca":
+        assert scores is not None
+        places = _bca_places(drawn, estimate, scores, places)
+    low, high = order_statistics(drawn, places)
+    if kind == "basic":
+        low, high = 2 * estimate - high, 2 * estimate - low
+    return low, high, float(drawn.mean()) - estimate, float(drawn.std(ddof=1)), used
+
+
+def order_statistics(drawn: np.ndarray, places: tuple[float, float]) -> list[float]:
+    """Those at (B + 1) a, interpolated; NaN beyond the first and the last."""
+    found, last = [], len(drawn)
+    at = [(last + 1) * place for place in places]
+    inside = [1 <= h <= last for h in at]
+    floors = [int(h) if good else 1 for h, good in zip(at, inside, strict=True)]
+    ordered = np.partition(drawn, sorted({i for k in floors for i in (k - 1, min(k, last - 1))}))
+    for h, k, good in zip(at, floors, inside, strict=True):
+        a, b = float(ordered[k - 1]), float(ordered[min(k, last - 1)])
+        found.append((a if a == b or h == k else a + (h - k) * (b - a)) if good else np.nan)
+    return found
+
+
+def _bca_places(
+    drawn: np.ndarray, estimate: float, scores: np.ndarray, places: tuple[float, float]
+) -> tuple[float, float]:
+    """Where BCa takes its order statistics; NaN where it is not defined."""
+    below = float((drawn < estimate).mean() + (drawn == estimate).mean() / 2)
+    c = acceleration(drawn, scores)
+    if not 0 < below < 1 or np.isnan(c):
+        return np.nan, np.nan
+    normal = NormalDist()
+    z0 = normal.inv_cdf(below)
+    steps = [z0 + normal.inv_cdf(place) for place in places]
+    low, high = (normal.cdf(z0 + step / (1 - c * step)) if c * step < 1 else np.nan for step in steps)
+    return low, high
+
+
+def acceleration(drawn: np.ndarray, scores: np.ndarray) -> float:
+    """A sixth of the skewness of the regression of the replicates on their scores; NaN where they do not vary."""
+    x = scores - scores.mean(axis=0)
+    spread = x.std(axis=0)
+    x = x / np.where(spread > 0, spread, 1)
+    t = drawn - drawn.mean()
+    if not np.isfinite(t).all() or not t.any():
+        return np.nan
+    score = x @ np.linalg.lstsq(x.T @ x, x.T @ t)[0]
+    return float((score**3).mean() / (score**2).mean() ** 1.5 / 6)
+
+
+def _summary(result: Bootstrap) -> str:
+    paths = jax.tree_util.tree_flatten_with_path(result.estimate)[0]
+    names = []
+    for path, leaf in paths:
+        name = jax.tree_util.keystr(path, simple=True, separator=".") or "statistic"
+        names += [name] if np.size(leaf) == 1 else [f"{name}[{i}]" for i in range(np.size(leaf))]
+    flat = lambda tree: np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+    fields = {"estimate": result.estimate, "bias": result.bias, "std.error": result.standard_error}
+    fields |= {"low": result.low, "high": result.high}
+    width = max(map(len, names))
+    lines = [
+        f"Parametric bootstrap, {METHODS[result.method]}: {result.count:,} replicates, "
+        f"{100 * result.level:g} % {KINDS[result.kind]} intervals",
+        " " * width + "".join(f"{heading:>12}" for heading in fields),
+    ]
+    for name, *row in zip(names, *map(flat, fields.values()), strict=True):
+        lines.append(f"{name:<{width}}" + "".join(f"{number:>12.6g}" for number in row))
+    lines.append(
+        f"Refits: {result.boundary:,} with between = 0, {result.failed:,} without an estimate, "
+        f"{result.uncertified:,} not certified"
+    )
+    for name, used in zip(names, flat(result.used), strict=True):
+        if used < result.count:
+            lines.append(f"{name}: {result.count - used:,} replicates are NaN and left out")
+    if np.isnan(flat([result.low, result.high])).any():
+        lines.append("An end that is nan is not determined by these replicates")
+    return "\n".join(lines)

@@ -1,0 +1,81 @@
+"""Pure functions outside jit: compiled as a whole, where operation by operation they would take seconds."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+
+from jaxre.moments import GroupMoments, Strata, as_strata
+from jaxre.settings import SINGLE, quick_jit
+from jaxre.stacking import padded
+
+BUCKETS = tuple(4**i for i in range(20))  # strata and groups are padded to these, so that new data seldom compile anew
+WORDS = (str, bool, int, float, type(None))
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def bucket(size: int) -> int:
+    """The number of strata, groups or rows to which so many are padded."""
+    return next(one for one in BUCKETS if one >= size)
+
+
+def bucketed(moments: GroupMoments | Strata) -> Strata:
+    """Strata padded to one of a few numbers."""
+    strata = as_strata(moments)
+    return padded(strata, bucket(len(strata.sizes)))
+
+
+def compiled_alone(function: F) -> F:
+    """A pure function of moments, its first argument, compiled when it is called outside of any transformation.
+
+    Words, such as a level or a method, are constants of the program; arrays are not. Concrete moments become padded
+    strata, so that few programs serve many datasets. Inside jit, vmap and grad the function is as it is written.
+    """
+    return _compiled_alone(function, bucketed)
+
+
+def compiled_alone_by_group(function: F) -> F:
+    """The same for a function of moments by group, which stay as they are."""
+    return _compiled_alone(function, lambda moments: moments)
+
+
+def _compiled_alone(function: F, prepare: Callable[[Any], Any]) -> F:
+    signature = inspect.signature(function)
+    first = next(iter(signature.parameters))
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **named: Any) -> Any:
+        bound = signature.bind(*arguments, **named).arguments
+        moments = bound.get(first)
+        if not is_alone(moments, bound):
+            return function(*arguments, **named)
+        words = {name: value for name, value in bound.items() if _is_word(value)}
+        others = {name: value for name, value in bound.items() if name not in words}
+        others[first] = prepare(moments)
+        return program(function, tuple(sorted(words.items())))(others)
+
+    return call  # type: ignore[return-value]
+
+
+def is_alone(moments: Any, others: Any = None) -> bool:
+    """Whether these are moments of one dataset, and nothing is traced."""
+    single = isinstance(moments, GroupMoments | Strata) and np.ndim(moments.sizes) == 1
+    return single and not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((moments, others)))
+
+
+def _is_word(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_is_word, value))
+    return isinstance(value, WORDS) or callable(value)
+
+
+@functools.lru_cache(maxsize=256)
+def program(function: Callable[..., Any], words: tuple[tuple[str, Any], ...]) -> Any:
+    """From {name: array} to what the function makes of it and of the words."""
+    return quick_jit(lambda others: function(**others, **dict(words)), jax.default_backend(), SINGLE)

@@ -1,0 +1,382 @@
+"""What comes of one fit: its numbers, and what can be asked of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxre import report, tidy
+from jaxre.bootstrap import Bootstrap, bootstrap, variances_and_mean
+from jaxre.checks import HomogeneityCheck, NormalityCheck, homogeneity_check, normality_check
+from jaxre.coefficients import CoefficientTests, ContrastTest, coefficient_tests, contrast_test, independent
+from jaxre.columns import Covariates, covariates_again, numbers
+from jaxre.components import Components
+from jaxre.criteria import Criteria, criteria
+from jaxre.distributions import level_of
+from jaxre.exact import ExactInterval, FTest, IccMeasures, exact_interval, f_test, icc_measures
+from jaxre.group_effects import GroupEffects, expected_ranks, group_effects
+from jaxre.inference import (
+    Inference,
+    as_numpy,
+    df_of,
+    filled,
+    infer,
+    information_of,
+    on_groups,
+    on_host,
+    on_many,
+    profile_of_one,
+)
+from jaxre.influence import Influence, influence
+from jaxre.information import Information, information
+from jaxre.moments import GroupMoments, Strata
+from jaxre.null import LikelihoodRatioTest, likelihood_ratio_test
+from jaxre.observations import Observations
+from jaxre.prediction import Predictions, places_of, predictions
+from jaxre.profile_interval import PARAMETERS, Peak, ProfileInterval, checked, profile_interval
+from jaxre.replicates import Statistic
+from jaxre.residuals import Residuals, residuals
+from jaxre.search import KEPT_OPTIMA
+from jaxre.settings import own_settings
+from jaxre.status import Status
+from jaxre.wald import WaldInterval, wald_interval
+
+MOST_RANKED = 10_000  # groups whose expected ranks are in a table unasked
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Fit:
+    """A fitted one-way random-effects model: NumPy arrays and Python numbers, all in double precision.
+
+    Printed, it is the summary of the fit. See `Estimate` for what each number is.
+    """
+
+    method: str
+    """"reml", "ml" or "anova"."""
+    between: float
+    """[y^2], variance between groups; exactly 0 on the boundary."""
+    within: float
+    """[y^2], variance within groups."""
+    between_untruncated: float
+    """[y^2], analysis of variance before truncation at 0; equal to between for the other methods."""
+    ratio: float
+    """[1], between / within."""
+    icc: float
+    """[1], between / (between + within)."""
+    beta: np.ndarray
+    """(p,) [y/x], coefficients, the intercept first."""
+    beta_se: np.ndarray
+    """(p,) [y/x], standard errors."""
+    beta_cov: np.ndarray
+    """(p, p) [(y/x)^2], covariance of beta."""
+    coefficients: tuple[str, ...]
+    """names in the order of beta."""
+    log_likelihood: float
+    """[nat], restricted for REML, full for the other methods (for the analysis of variance at its estimates)."""
+    status: Status
+    """what became of the fit; `status.message` says it in words."""
+    certified: bool
+    """the optimum is proven to be the global one; True for the closed form of the analysis of variance."""
+    optima: int
+    """how many local optima the likelihood has."""
+    optima_ratio: np.ndarray
+    """(optima,) [1], their ratios, ascending."""
+    gap: float
+    """[nat], -2 log-likelihood of the second-best optimum less that of the best; infinite when there is one."""
+    steps: int
+    """steps of the optimiser."""
+    groups: np.ndarray
+    """(J,) group labels in order of first appearance."""
+    sizes: np.ndarray
+    """(J,) [1], rows in each group."""
+    blup: np.ndarray
+    """(J,) [y], predicted group effects."""
+    blup_se: np.ndarray
+    """(J,) [y], standard errors of the predictions, the uncertainty of beta included, that of the variances not."""
+    n: int
+    """rows used."""
+    dropped: int
+    """rows left out because of missing values."""
+    moments: GroupMoments
+    """sufficient statistics by group, in the order of `groups`, for the pure functions."""
+    observations: Observations
+    """the rows used; where nothing had to be converted or left out, the arrays that were passed, not copies."""
+
+    @property
+    def p(self) -> int:
+        """Number of coefficients."""
+        return len(self.beta)
+
+    @property
+    def criterion(self) -> float:
+        """[nat], -2 times the log-likelihood."""
+        return -2 * self.log_likelihood
+
+    @property
+    def components(self) -> Components:
+        """The two variances."""
+        return Components(within=self.within, between=self.between)
+
+    def summary(self, level: float = 0.95, df: str | None = None, *, groups: bool = False) -> str:
+        """The fit in words and tables, with tests and intervals; also what `print` shows.
+
+        level: [1], of the intervals. df: "kenward-roger" (the default for REML) or "satterthwaite". groups: whether to
+        list the groups too.
+        """
+        return report.summary(self, self.inference(level, df), self.tidy_groups(level) if groups else None)
+
+    def inference(self, level: float = 0.95, df: str | None = None) -> Inference:
+        """What `print` shows: tests and intervals of coefficients and variances, the exact F test, criteria."""
+        return infer(self.moments, self.components, self._peak, self.method, df, level)
+
+    def coefficient_tests(
+        self, contrasts: ArrayLike | None = None, *, df: str | None = None, level: float = 0.95
+    ) -> CoefficientTests:
+        """t tests and intervals of the coefficients or of the rows of L beta; see `jaxre.coefficient_tests`."""
+        words = {"df": df_of(self.method, df), **self._words}
+        numbers = (self.components, None if contrasts is None else _rows(contrasts, self.p), level_of(level))
+        return on_host(_coefficient_tests, self.moments, *numbers, **words)
+
+    def contrast_test(self, contrasts: ArrayLike, *, df: str | None = None) -> ContrastTest:
+        """Joint F test of L beta = 0; see `jaxre.contrast_test`."""
+        words = {"df": df_of(self.method, df), **self._words}
+        return on_host(contrast_test, self.moments, self.components, independent(_rows(contrasts, self.p)), **words)
+
+    def information(self, kind: str = "observed") -> Information:
+        """Information about (within, between), with standard errors; see `jaxre.information`."""
+        return on_host(information, self.moments, self.components, kind=kind, restricted=self.method != "ml")
+
+    def f_test(self) -> FTest:
+        """Exact F test of between = 0; see `jaxre.f_test`."""
+        return on_host(f_test, self.moments)
+
+    def exact_interval(self, level: float = 0.95, *, side: str = "two-sided") -> ExactInterval:
+        """Exact interval for ratio and ICC; see `jaxre.exact_interval`."""
+        return on_host(exact_interval, self.moments, level_of(level), side=side)
+
+    def likelihood_ratio_test(self, seed: int = 0, *, draws: int = 100_000) -> LikelihoodRatioTest:
+        """Test of between = 0 against its simulated finite-sample null; see `jaxre.likelihood_ratio_test`."""
+        if self.method == "anova":
+            raise ValueError("the analysis of variance has no likelihood ratio: use f_test, or method='reml' or 'ml'.")
+        with own_settings():
+            key = jax.random.key(seed)
+            found = likelihood_ratio_test(self.moments, key, draws=draws, restricted=self.method == "reml")
+            return as_numpy(found)
+
+    def wald_interval(self, parameter: str | int, level: float = 0.95) -> WaldInterval:
+        """Interval from the curvature of the likelihood; see `jaxre.wald_interval`. Coefficients by name or place."""
+        words = {
+            "parameter": self._place(parameter),
+            "restricted": self.method != "ml",
+            "kind": information_of(self.method),
+        }
+        return on_host(_wald_interval, self.moments, self.components, level_of(level), **words)
+
+    def icc_measures(self, level: float = 0.95) -> IccMeasures:
+        """ICC(1,1) and ICC(1,k) with intervals; see `jaxre.icc_measures`."""
+        return on_host(icc_measures, self.moments, level_of(level))
+
+    def profile_interval(
+        self, parameter: str | int, level: float = 0.95, *, restricted: bool | None = None
+    ) -> ProfileInterval:
+        """Profile-likelihood interval of a variance, ratio, ICC or coefficient; see `jaxre.profile_interval`.
+
+        parameter: as there, or the name of a coefficient. restricted: by default that of the method, and the full
+        likelihood for a coefficient, of which the restricted one has no profile.
+        """
+        if self.method == "anova":
+            raise ValueError(
+                "the analysis of variance maximises no likelihood: use exact_interval, bootstrap, or method='reml'."
+            )
+        parameter = self._place(parameter)
+        if restricted is None:
+            restricted = self.method == "reml" and isinstance(parameter, str)
+        level, parameter = level_of(level), checked(parameter, self.p, restricted)
+        if restricted == (self.method == "reml"):
+            return profile_of_one(self.moments, self._peak, parameter, level, restricted)
+        with own_settings(), np.errstate(all="ignore"):
+            return as_numpy(profile_interval(self.moments, parameter, level, restricted=restricted))
+
+    def bootstrap(
+        self,
+        statistic: Statistic = variances_and_mean,
+        *,
+        seed: int = 0,
+        replicates: int = 1000,
+        level: float = 0.95,
+        kind: str = "percentile",
+        progress: bool | None = None,
+    ) -> Bootstrap:
+        """Parametric bootstrap of any function of a fit; see `jaxre.bootstrap`."""
+        with own_settings():
+            key = jax.random.key(seed)
+        return bootstrap(
+            self.moments,
+            key,
+            statistic,
+            replicates=replicates,
+            method=self.method,
+            level=level,
+            kind=kind,
+            progress=progress,
+        )
+
+    def group_effects(self, level: float = 0.95) -> GroupEffects:
+        """BLUPs and predicted means of the groups with their mean squared errors; see `jaxre.group_effects`."""
+        return self._groups(level, False)[0]
+
+    def expected_ranks(self) -> np.ndarray:
+        """(J,) expected rank of each group; see `jaxre.expected_ranks`."""
+        return self._groups(0.95, True)[1]
+
+    def predict(
+        self,
+        groups: ArrayLike | Sequence[Hashable],
+        covariates: Any = None,
+        *,
+        allow_new: bool = False,
+        level: float = 0.95,
+    ) -> Predictions:
+        """Predicted means and observations, in groups of the data and in new ones; see `jaxre.predictions`.
+
+        groups: (m,) labels; one that the fit does not know is an error unless allow_new, and then a new group.
+        covariates: (m, p - 1), or a data frame with the columns of the fit, text coded as it was there.
+        """
+        place = places_of(self.groups, groups, allow_new=allow_new)
+        x = np.zeros((len(place), 0))
+        if covariates is not None or self.p > 1:
+            known = Covariates(x, self.coefficients[1:], self.observations.levels)
+            if covariates is None:
+                raise ValueError(f"covariates must have the columns {', '.join(known.names)}, got None.")
+            x = covariates_again(covariates, known)
+        if len(x) != len(place):
+            raise ValueError(f"groups and covariates must have one length, got {len(place)} and {len(x)} rows.")
+        words = {"method": self.method}
+        return on_many(_predictions, (place, x), filled(self.moments), self.components, level_of(level), **words)
+
+    def residuals(self) -> Residuals:
+        """Residuals, marginal and conditional, fitted values and leverage of the rows used; see `jaxre.residuals`."""
+        rows = self.observations
+        with own_settings(), np.errstate(all="ignore"):
+            found = residuals(self.moments, self.components, rows.values, rows.groups.codes, rows.covariates)
+            return as_numpy(found)
+
+    def influence(self) -> Influence:
+        """What leaving out each group does to every parameter, by exact refits; see `jaxre.influence`."""
+        rows, count = self.observations, len(self.groups)
+        with own_settings(), np.errstate(all="ignore"):
+            found = influence(rows.values, rows.groups.codes, rows.covariates, num_groups=count, method=self.method)
+            return as_numpy(found)
+
+    def criteria(self) -> Criteria:
+        """AIC, BIC, conditional AIC, marginal and conditional R^2; see `jaxre.criteria`."""
+        return on_host(criteria, self.moments, self.components, method=self.method)
+
+    def homogeneity_check(self) -> HomogeneityCheck:
+        """Brown and Forsythe's test of equal variances within the groups; see `jaxre.homogeneity_check`."""
+        rows = self.observations
+        with own_settings():
+            found = homogeneity_check(self.residuals().marginal, rows.groups.codes, len(self.groups))
+            return as_numpy(found)
+
+    def normality_check(self, of: str = "residuals") -> NormalityCheck:
+        """Shapiro and Francia's test of the standardised "residuals" or "effects"; see `jaxre.normality_check`."""
+        if of not in ("residuals", "effects"):
+            raise ValueError(f"of must be 'residuals' or 'effects', got {of!r}.")
+        values = self.residuals().conditional_standardised if of == "residuals" else self.group_effects().standardised
+        with own_settings():
+            return as_numpy(normality_check(values))
+
+    def tidy(self, level: float = 0.95, df: str | None = None) -> dict[str, np.ndarray]:
+        """Columns of a table with a row for each coefficient and each variance parameter."""
+        return tidy.terms(self, self.inference(level, df))
+
+    def glance(self) -> dict[str, np.ndarray]:
+        """Columns of a table with one row, for the fit as a whole."""
+        return tidy.glance(self, self.inference())
+
+    def tidy_groups(self, level: float = 0.95) -> dict[str, np.ndarray]:
+        """Columns of a table with a row for each group; expected ranks up to 10,000 groups, being O(groups^2)."""
+        return tidy.groups(self, *self._groups(level, len(self.groups) <= MOST_RANKED))
+
+    def augment(self) -> dict[str, np.ndarray]:
+        """Columns of a table with a row for each row used: fitted values, residuals, leverage."""
+        return tidy.rows(self)
+
+    def _groups(self, level: float, ranked: bool) -> tuple[GroupEffects, Any]:
+        words = {"method": self.method, "ranked": ranked}
+        return on_groups(_group_effects, self.moments, self.components, level_of(level), **words)
+
+    def _place(self, parameter: str | int) -> str | int:
+        """A coefficient's place instead of its name."""
+        named = isinstance(parameter, str) and parameter not in PARAMETERS and parameter in self.coefficients
+        return self.coefficients.index(str(parameter)) if named else parameter
+
+    @property
+    def _peak(self) -> Peak:
+        ratios = np.full(KEPT_OPTIMA, np.nan)
+        ratios[: len(self.optima_ratio)] = self.optima_ratio
+        return Peak(
+            ratio=self.ratio,
+            between=self.between,
+            within=self.within,
+            beta=self.beta,
+            optima=self.optima,
+            optima_ratio=ratios,
+            certified=self.certified,
+            status=int(self.status),
+        )
+
+    @property
+    def _words(self) -> dict[str, Any]:
+        return {"restricted": self.method != "ml", "information": information_of(self.method)}
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def __repr__(self) -> str:
+        return (
+            f"Fit(method={self.method!r}, between={self.between:.6g}, within={self.within:.6g}, icc={self.icc:.6g}, "
+            f"n={self.n}, groups={len(self.groups)}, status={self.status.name}, certified={self.certified})"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every number as plain Python lists and floats, for JSON; an infinite gap becomes None."""
+        return report.plain(self)
+
+
+def _coefficient_tests(
+    strata: Strata, components: Components, contrasts: Any, level: Any, **words: Any
+) -> CoefficientTests:
+    return coefficient_tests(strata, components, contrasts, level=level, **words)
+
+
+def _wald_interval(
+    strata: Strata, components: Components, level: Any, parameter: str | int, **words: Any
+) -> WaldInterval:
+    return wald_interval(strata, components, parameter, level, **words)
+
+
+def _group_effects(
+    moments: GroupMoments, components: Components, level: Any, method: str, ranked: bool
+) -> tuple[GroupEffects, Any]:
+    effects = group_effects(moments, components, method=method, level=level)
+    return effects, expected_ranks(effects) if ranked else None
+
+
+def _predictions(
+    rows: tuple[Any, Any], moments: GroupMoments, components: Components, level: Any, method: str
+) -> Predictions:
+    return predictions(moments, components, *rows, method=method, level=level)
+
+
+def _rows(contrasts: ArrayLike, p: int) -> np.ndarray:
+    rows = np.atleast_2d(numbers(contrasts, "contrasts"))
+    if rows.ndim != 2 or rows.shape[1] != p:
+        raise ValueError(f"contrasts must have shape (q, {p}), a column for each coefficient, got {rows.shape}.")
+    return rows

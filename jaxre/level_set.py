@@ -1,0 +1,370 @@
+"""Where -2 log L stays within a limit of its minimum, as a set over lambda, and how far any parameter reaches on it.
+
+With f(lambda) = N log Q + L, the room r = (limit - (f - min f)) / N is at least 0 on a set S of ratios. Above each
+lambda of S lies one interval of any other parameter:
+
+    log within = log(Q / N) + u    for u + exp(-u) - 1 <= r
+    beta_i = beta_i(lambda) + d    for d^2 <= C_ii Q (exp(r) - 1),    C = (X' H^-1 X)^-1
+
+so the extremes of a parameter over all that the likelihood allows are those of its two edges over S: one dimension. An
+edge turns where its derivative changes sign, and an error of lambda there enters the extreme by its square alone. The
+derivative is infinite where S ends and r is 0, but its sign is that of a function that is not, `turn`; S is run through
+by an angle, in which edges are smooth there too.
+
+S is made of parts around the local minima of f, all of which are known; f has one sign of slope from each to the next
+maximum, so every end of S is the only root in its bracket.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxre.distributions import increasing_root
+from jaxre.profile import Curve, Profile, curvature, drop, score
+from jaxre.records import record
+from jaxre.rows import Array
+
+FINE, ROUGH = 3, 2
+GLANCES = 8  # parts of S on whose ends an edge is looked at, at first
+SCANNED = 64  # the same, of each part between two local maxima of f, where the first look leaves a doubt
+CANDIDATES = 3  # turns of an edge that are followed to the end in each such part
+STEPS = 40  # of the search for a turn; five are usual
+FARTHEST = 0.98  # of the logarithm of the largest number: where a search for an end of S gives up
+
+
+class Edges(NamedTuple):
+    """How far k parameters reach at one lambda; first the k lower edges, signs reversed, then the k upper ones."""
+
+    outward: Array
+    """(2 k,) how far each edge lies outwards, on a scale that rises with the parameter."""
+    turn: Array
+    """(2 k,) of the sign with which it moves outwards as lambda grows."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LevelSet:
+    """The region in which -2 log L is at most its minimum plus a limit, seen over lambda."""
+
+    curve: Curve
+    """the profile of the data."""
+    best: Profile
+    """the profile at the global minimum."""
+    limit: Array
+    """() [nat] how far -2 log L may rise."""
+    rounds: int
+    """of Newton's method for an edge: FINE, or ROUGH where only its place is sought, whose error enters squared."""
+
+    def rise(self, at: Profile) -> Array:
+        """f less its minimum."""
+        return drop(at, self.best, self.curve.n)
+
+    def room(self, at: Profile) -> Array:
+        """r, at least 0."""
+        return jnp.maximum(self.limit - self.rise(at), 0) / self.curve.n
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """Some parameters whose edges are found together."""
+
+    count: int
+    """k, how many."""
+    edges: Callable[[LevelSet, Array], Edges]
+    """their edges at a ratio."""
+
+
+@record
+class Extremes:
+    """Where on the ratio axis the extremes of each parameter lie."""
+
+    settled: Array
+    """() bool, all extremes are found and nothing is in doubt."""
+    ends: Array
+    """(2,) [1], the outermost ends of S."""
+    places: Array
+    """(parameters, 2) [1], the ratio at which each parameter is least, and at which it is greatest."""
+    pieces: Array
+    """(1 + parameters,) bool, whether values between the extremes are left out; first of the ratio itself."""
+
+
+def log_within_edges(room: Array, rounds: int = FINE) -> tuple[Array, Array]:
+    """The two roots u of u + exp(-u) - 1 = r, by Newton's method on a convex function; two rounds leave 2e-8.
+
+    It starts from their series in s = sqrt(2 r), bent so that they fit large ones too.
+    """
+    s = jnp.sqrt(2 * room)
+
+    def root(u: Array) -> Array:
+        for _ in range(rounds):
+            slope = -jnp.expm1(-u)
+            u = u - (u - slope - room) / jnp.where(slope == 0, 1, slope)
+        return u
+
+    third = s * s * s / 36
+    return root(-jnp.log1p(s + s * s / 3 + third / (1 + s / 6))), root(s + s * s / 6 + third / (1 + s))
+
+
+class Scale(NamedTuple):
+    """The coordinate in which ratios are searched: log lambda on a set away from 0, else log(1 + size lambda)."""
+
+    size: Array
+    """() a typical group size."""
+    away: Array
+    """() bool, whether 0 is left out."""
+
+    def of(self, ratio: Array) -> Array:
+        return jnp.where(self.away, jnp.log(jnp.where(self.away, ratio, 1)), jnp.log1p(self.size * ratio))
+
+    def ratio(self, place: Array) -> Array:
+        return jnp.where(self.away, jnp.exp(place), jnp.expm1(jnp.where(self.away, 0, place)) / self.size)
+
+
+class Part(NamedTuple):
+    """An interval of S, run through by an angle from 0 to pi."""
+
+    low: Array
+    """() [1], its lower end."""
+    high: Array
+    """() [1], its upper end."""
+    scale: Scale
+    """its coordinate."""
+
+    def at(self, angle: Array) -> Array:
+        """The ratio at an angle: each end once, exactly, and the angle even with the root of the room near them."""
+        low, high = self.scale.of(self.low), self.scale.of(self.high)
+        ratio = self.scale.ratio(low + (high - low) * jnp.sin(angle / 2) ** 2)
+        inside = jnp.clip(ratio, self.low, self.high)
+        return jnp.where(angle <= 0, self.low, jnp.where(angle >= jnp.pi, self.high, inside))
+
+
+def end_of(level: LevelSet, inner: Profile, outer: Array) -> tuple[Array, Array]:
+    """The end of S between a minimum of f and a point beyond it, on a stretch where f is monotone; that point itself
+    where it belongs to S. And whether it was found.
+
+    Newton's method on the root of the rise, which is nearly linear in log(1 + size lambda).
+    """
+    of_data, size, limit = level.curve, level.curve.size, level.limit
+    eps, most = jnp.finfo(size.dtype).eps, jnp.finfo(size.dtype).max
+    side = jnp.where(outer < inner.ratio, -1, 1).astype(size.dtype)
+    bounded = jnp.isfinite(outer)
+    reached = bounded & (level.rise(of_data.at(jnp.where(bounded, outer, inner.ratio))) <= limit)
+    here, there = jnp.log1p(size * inner.ratio), jnp.minimum(jnp.log1p(size * outer), FARTHEST * jnp.log(most))
+
+    def excess(forward: Array) -> tuple[Array, Array]:
+        place = side * forward
+        at = of_data.at(jnp.expm1(place) / size)
+        root = jnp.sqrt(jnp.maximum(level.rise(at), 0))
+        return root - jnp.sqrt(limit), side * score(at, of_data.n) * jnp.exp(place) / size / (2 * root)
+
+    unit = inner.ratio + 1 / size
+    slope = jnp.maximum(side * score(inner, of_data.n) * unit, 0)
+    bend = jnp.maximum(curvature(inner, of_data.n) * unit * unit, 1e-3)
+    room = jnp.maximum(limit - level.rise(inner), 0)
+    step = 2 * room / (slope + jnp.sqrt(slope * slope + 2 * room * bend))
+    low, high = (jnp.where(reached | ~of_data.valid, 0, side * place) for place in (here, there))
+    found = side * increasing_root(excess, low, high, side * here + jnp.minimum(step, 5), 1.0)
+    ratio = jnp.where(reached, outer, jnp.expm1(found) / size)
+    gap = abs(level.rise(of_data.at(ratio)) - limit)
+    return ratio, reached | (gap <= eps**0.6 * (1 + limit) + 8 * eps * of_data.count)
+
+
+class Bracket(NamedTuple):
+    """Angles between which a turn falls through 0."""
+
+    low: Array
+    """() the lower one."""
+    high: Array
+    """() the higher one."""
+    at_low: Array
+    """() the turn there, positive."""
+    at_high: Array
+    """() at most 0."""
+
+
+def turning_point(turn: Callable[[Array], Array], bracket: Bracket) -> tuple[Array, Array]:
+    """Where a turn falls through 0, and whether the search ended: Anderson and Bjorck's regula falsi.
+
+    It needs no derivative, and the square of the error is what counts. After a step of d the error is of the order of
+    d^1.6; a bracket that has closed in from both ends only says its length.
+    """
+    eps = jnp.finfo(bracket.low.dtype).eps
+    moved, near = eps**0.3, eps**0.45
+
+    def step(state: tuple[Array, ...]) -> tuple[Array, ...]:
+        a, fa, b, fb, last, count, done = state  # b is the newest end
+        c = (a * fb - b * fa) / (fb - fa)
+        c = jnp.where((c > jnp.minimum(a, b)) & (c < jnp.maximum(a, b)), c, (a + b) / 2)
+        fc = turn(c)
+        crossed = (fc > 0) != (fb > 0)
+        share = 1 - fc / fb
+        weighed = fa * jnp.where(share > 0, share, 0.5)
+        ended = (abs(c - last) <= moved) | (abs(b - a) <= near) | (fc == 0) | jnp.isnan(fc)
+        new = jnp.where(crossed, b, a), jnp.where(crossed, fb, weighed), c, fc, c
+        kept = (jnp.where(done, old, one) for old, one in zip((a, fa, b, fb, last), new, strict=True))
+        return *kept, count + 1, done | ended
+
+    start = bracket.low, bracket.at_low, bracket.high, bracket.at_high, bracket.low - 1
+    blank = jnp.zeros((), jnp.int32)
+    first = *start, blank, bracket.high - bracket.low <= 0
+    last = jax.lax.while_loop(lambda state: ~state[6].all() & (state[5] < STEPS), step, first)
+    return last[2], last[6]
+
+
+def _edges(level: LevelSet, families: tuple[Family, ...], ratio: Array) -> Edges:
+    """The edges of all families at a ratio."""
+    parts = [Edges(jnp.zeros(0, ratio.dtype), jnp.zeros(0, ratio.dtype))]
+    parts += [family.edges(level, ratio) for family in families]
+    return Edges(*(jnp.concatenate(fields, axis=-1) for fields in zip(*parts, strict=True)))
+
+
+def _pairs(families: tuple[Family, ...], edges: Array) -> Array:
+    """(..., parameters, 2), lower and upper, from the edges of all families."""
+    found, first = [jnp.zeros((*edges.shape[:-1], 0, 2), edges.dtype)], 0
+    for family in families:
+        own = edges[..., first : first + 2 * family.count]
+        found.append(jnp.stack([own[..., : family.count], own[..., family.count :]], axis=-1))
+        first += 2 * family.count
+    return jnp.concatenate(found, axis=-2)
+
+
+def _turning_points(
+    level: LevelSet, families: tuple[Family, ...], part: Part, brackets: Bracket
+) -> tuple[Array, Array]:
+    """The angle of the turn in each bracket, (edges, ...), and whether each was found; one edge after the other."""
+    angles, ended, first = [brackets.low[:0]], [brackets.low[:0] == 0], 0
+    for family in families:
+
+        def one(given: tuple[Array, Bracket], family: Family = family) -> tuple[Array, Array]:
+            edge, bracket = given
+            find = partial(turning_point, lambda angle: family.edges(level, part.at(angle)).turn[edge])
+            return jax.vmap(find)(bracket) if bracket.low.ndim else find(bracket)
+
+        own = Bracket(*(field[first : first + 2 * family.count] for field in brackets))
+        found = jax.lax.map(one, (jnp.arange(2 * family.count), own))
+        angles.append(found[0])
+        ended.append(found[1])
+        first += 2 * family.count
+    return jnp.concatenate(angles), jnp.concatenate(ended)
+
+
+def quick_extremes(level: LevelSet, families: tuple[Family, ...], several: Array) -> Extremes:
+    """The extremes where f has one local minimum, and a first look shows one turn of each edge.
+
+    Args:
+        level: the level set.
+        families: the parameters.
+        several: () bool, whether f has several local minima.
+    """
+    blank = jnp.zeros_like(level.limit)
+    ends, found = jax.lax.map(lambda outer: end_of(level, level.best, outer), jnp.stack([blank, blank + jnp.inf]))
+    part = Part(ends[0], ends[1], Scale(level.curve.size, ends[0] > 0))
+
+    def look(i: Array, state: tuple[Array, Bracket, Array]) -> tuple[Array, Bracket, Array]:
+        before, bracket, count = state
+        angle = blank + i * (jnp.pi / GLANCES)
+        now = _edges(level, families, part.at(angle)).turn
+        falls = (before > 0) & (now <= 0)  # at the first end an edge may turn at once
+        new = Bracket(jnp.maximum(angle - jnp.pi / GLANCES, 0), angle, before, now)
+        bracket = Bracket(*(jnp.where(falls, one, old) for one, old in zip(new, bracket, strict=True)))
+        return now, bracket, count + falls
+
+    parameters = sum(family.count for family in families)
+    zeros = jnp.zeros(2 * parameters, blank.dtype)
+    start = zeros + 1, Bracket(zeros, zeros, zeros, zeros), zeros
+    last, brackets, count = jax.lax.fori_loop(0, GLANCES + 1, look, start)
+    angles, ended = _turning_points(level, families, part, brackets)
+    return Extremes(
+        settled=found.all() & ~several & ended.all() & (count == 1).all() & (last <= 0).all(),
+        ends=ends,
+        places=_pairs(families, jax.vmap(part.at)(angles)),
+        pieces=jnp.zeros(1 + parameters, bool),
+    )
+
+
+def whole_extremes(level: LevelSet, families: tuple[Family, ...], minima: Array) -> Extremes:
+    """The extremes over all parts of S, each looked at closely.
+
+    Args:
+        level: the level set.
+        families: the parameters.
+        minima: (m,) [1], all local minima of f, NaN where there are fewer.
+    """
+    minima = jnp.sort(minima)
+    known = ~jnp.isnan(minima)
+    after = jnp.where(jnp.append(known[1:], False), jnp.append(minima[1:], jnp.inf), jnp.inf)
+    summits = jax.vmap(partial(_summit, level.curve))(minima, after)
+    before = jnp.append(jnp.zeros_like(summits[:1]), summits[:-1])
+    lowest = jax.vmap(level.curve.at)(minima)
+    alive = known & (jax.vmap(level.rise)(lowest) <= level.limit)
+    ends_of = jax.vmap(partial(end_of, level))
+    (lows, highs), found = jax.lax.map(lambda outer: ends_of(lowest, outer), jnp.stack([before, summits]))
+
+    def visit(state: tuple[Array, ...]) -> tuple[Array, ...]:
+        i, settled, ratios, outward = state
+        part = Part(lows[i], highs[i], Scale(level.curve.size, lows[i] > 0))
+        ended, *new = _extremes_of_part(level, families, part)
+        here = (jnp.arange(len(minima)) == i)[:, None] & alive[:, None]
+        ratios, outward = (jnp.where(here, one, old) for one, old in zip(new, (ratios, outward), strict=True))
+        return i + 1, settled & (ended | ~alive[i]), ratios, outward
+
+    parameters = sum(family.count for family in families)
+    none = jnp.full((len(minima), 2 * parameters), -jnp.inf, minima.dtype)
+    start = jnp.zeros((), jnp.int32), jnp.ones((), bool), none, none
+    _, settled, ratios, outward = jax.lax.while_loop(lambda state: state[0] < known.sum(), visit, start)
+    best = jnp.argmax(outward, axis=0)
+    spans = _pairs(families, outward) * jnp.array([-1, 1], minima.dtype)  # (minima, parameters, 2)
+    own = jnp.where(alive[:, None], jnp.stack([lows, highs], axis=1), jnp.array([jnp.inf, -jnp.inf]))
+    spans = jnp.concatenate([own[:, None], spans], axis=1)
+    return Extremes(
+        settled=settled & alive.any() & (found | ~alive).all(),
+        ends=jnp.stack([own[:, 0].min(), own[:, 1].max()]),
+        places=_pairs(families, jnp.take_along_axis(ratios, best[None], axis=0)[0]),
+        pieces=jax.vmap(_apart, 1)(spans[..., 0], spans[..., 1]),
+    )
+
+
+def _summit(of_data: Curve, low: Array, high: Array) -> Array:
+    """The local maximum of f between two neighbouring local minima; infinity where there is no second."""
+    size, is_two = of_data.size, jnp.isfinite(high)
+    left, right = (jnp.where(is_two, jnp.log1p(size * ratio), 0) for ratio in (low, high))
+
+    def falling(place: Array) -> tuple[Array, Array]:
+        at, unit = of_data.at(jnp.expm1(place) / size), jnp.exp(place) / size
+        slope = score(at, of_data.n) * unit
+        return -slope, -(curvature(at, of_data.n) * unit * unit + slope)
+
+    root = increasing_root(falling, left, right, (left + right) / 2, 1.0)
+    return jnp.where(is_two, jnp.expm1(root) / size, jnp.inf)
+
+
+def _apart(low: Array, high: Array) -> Array:
+    """Whether the union of intervals has a gap; an interval from infinity to minus infinity is none."""
+    order = jnp.argsort(low)
+    return ((low[order][1:] > jax.lax.cummax(high[order])[:-1]) & (low[order][1:] < jnp.inf)).any()
+
+
+def _extremes_of_part(level: LevelSet, families: tuple[Family, ...], part: Part) -> tuple[Array, Array, Array]:
+    """Whether all searches ended, the ratio of the extreme of each edge, and how far outwards it is: (edges,)."""
+    angles = jnp.linspace(0, jnp.pi, SCANNED + 1, dtype=part.low.dtype)
+    seen = jax.vmap(lambda angle: _edges(level, families, part.at(angle)))(angles)  # (angles, edges)
+    falls = (seen.turn[:-1] > 0) & (seen.turn[1:] <= 0)
+    hopes = jnp.where(falls, jnp.maximum(seen.outward[:-1], seen.outward[1:]), -jnp.inf)
+    hope, which = jax.lax.top_k(hopes.T, CANDIDATES)  # (edges, candidates)
+    turn_at = lambda which: jnp.take_along_axis(seen.turn.T, which, axis=1)
+    brackets = Bracket(angles[which], angles[which + 1], turn_at(which), turn_at(which + 1))
+    brackets = Bracket(*(jnp.where(hope > -jnp.inf, field, 0) for field in brackets))
+    turned, ended = _turning_points(level, families, part, brackets)
+    ends = jnp.zeros_like(turned[:, :1])
+    turned = jnp.concatenate([turned, ends, ends + jnp.pi], axis=1)
+    every = jax.vmap(jax.vmap(lambda angle: _edges(level, families, part.at(angle)).outward))(turned)
+    reach = jnp.diagonal(every, axis1=0, axis2=2).T  # (edges, candidates and ends)
+    reach = jnp.where(jnp.isnan(reach), -jnp.inf, reach)
+    best = jnp.argmax(reach, axis=1)[:, None]
+    angle, reach = (jnp.take_along_axis(table, best, axis=1)[:, 0] for table in (turned, reach))
+    return ended.all(), jax.vmap(part.at)(angle), reach

@@ -1,0 +1,352 @@
+"""Pictures of a fit, each on a matplotlib axis that is given, or new, and that is returned."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxre.distributions import chi2_quantile, level_of
+from jaxre.effects import normal_equations
+from jaxre.fitted import Fit
+from jaxre.moments import stratify
+from jaxre.profile import Curve, curve
+from jaxre.profile_interval import RATIOS, VARIANCES
+from jaxre.settings import own_settings
+
+INK, PALE, ACCENT = "#1f3b57", "#9db4c8", "#b5452c"
+MOST_LABELS = 40  # groups that are named on an axis
+NAMED = 3  # points that a picture names
+LABELS = {
+    "ratio": "variance ratio, between / within",
+    "icc": "intraclass correlation",
+    "between": "variance between groups",
+    "within": "variance within groups",
+    "total": "total variance",
+    "sd_between": "standard deviation between groups",
+    "sd_within": "standard deviation within groups",
+    "sd_total": "total standard deviation",
+}
+
+Axis = Any
+
+
+def caterpillar(fit: Fit, level: float = 0.95, axis: Axis = None) -> Axis:
+    """Predicted effects of the groups in their order of size, with intervals.
+
+    Args:
+        fit: a fit.
+        level: [1], of the intervals; they are those of `group_effects`.
+        axis: matplotlib axis to draw on; a new one by default.
+
+    Returns:
+        the axis.
+
+    Errors:
+        ImportError without matplotlib; ValueError for a level outside (0, 1).
+
+    Source: Pinheiro and Bates (2000), Mixed-Effects Models in S and S-PLUS, section 4.3.
+
+    Example:
+        >>> import matplotlib; matplotlib.use("Agg")
+        >>> import jaxre
+        >>> fit = jaxre.fit([3.0, 5.0, 11.0, 9.0, 7.0, 6.0], list("aabbcc"))
+        >>> print(jaxre.plots.caterpillar(fit).get_xlabel())
+        predicted group effect, 95 % intervals
+    """
+    axis, found = _axis(axis), fit.group_effects(level)
+    order, place = np.argsort(found.effect, kind="stable"), np.arange(len(fit.groups))
+    low, high = found.effect_low[order], found.effect_high[order]
+    few = len(order) <= MOST_LABELS
+    axis.axvline(0, color=PALE, linewidth=1)
+    axis.hlines(place, low, high, color=INK if few else PALE, linewidth=1.5 if few else 0.6)
+    axis.plot(found.effect[order], place, "o" if few else ".", color=INK, markersize=5 if few else 2)
+    axis.set_xlabel(f"predicted group effect, {100 * level:g} % intervals")
+    if few:
+        axis.set_yticks(place, [_short(label) for label in fit.groups[order].tolist()])
+    else:
+        axis.set_ylabel("groups, in the order of their effects")
+    return _clean(axis)
+
+
+def profile_likelihood(fit: Fit, parameter: str = "sd_between", level: float = 0.95, axis: Axis = None) -> Axis:
+    """How much worse the likelihood gets as a parameter moves from its estimate, with the interval that follows.
+
+    The curve is -2 log-likelihood, maximised over all other parameters, less its minimum: restricted for a fit by REML.
+    Every local optimum is marked, the global one by a filled point.
+
+    Args:
+        fit: a fit by "reml" or "ml".
+        parameter: "ratio", "icc", "between", "within", "total", "sd_between", "sd_within" or "sd_total".
+        level: [1], of the interval.
+        axis: matplotlib axis to draw on; a new one by default.
+
+    Returns:
+        the axis.
+
+    Errors:
+        ImportError without matplotlib; ValueError for another parameter, a level outside (0, 1), or a fit by analysis
+        of variance, which maximises no likelihood.
+
+    Source: Pawitan (2001), In All Likelihood, section 3.4.
+
+    Example:
+        >>> import matplotlib; matplotlib.use("Agg")
+        >>> import jaxre
+        >>> fit = jaxre.fit([3.0, 5.0, 11.0, 9.0, 7.0, 6.0], list("aabbcc"))
+        >>> print(jaxre.plots.profile_likelihood(fit, "icc").get_xlabel())
+        intraclass correlation
+    """
+    if parameter not in LABELS:
+        raise ValueError(f"parameter must be one of {', '.join(map(repr, LABELS))}, got {parameter!r}.")
+    interval = fit.profile_interval(parameter, level)
+    axis, low, high = _axis(axis), float(interval.low), float(interval.high)
+    margin = 0.35 * (high - low)
+    most = min(high + margin, 1 - 1e-9) if parameter == "icc" else high + margin
+    values = np.linspace(max(low - margin, 0), most, 401)
+    values = np.sort(np.append(values, [low, high, float(interval.estimate)]))
+    rise = profile_rise(fit, parameter, values)
+    with own_settings():
+        limit = float(chi2_quantile(level_of(level)))
+    axis.axhline(limit, color=ACCENT, linewidth=1, linestyle="--")
+    inside = (values >= low) & (values <= high)
+    axis.fill_between(values[inside], 0, np.minimum(rise[inside], limit), color=PALE, alpha=0.35, linewidth=0)
+    axis.vlines([low, high], 0, limit, color=ACCENT, linewidth=1)
+    axis.plot(values, rise, color=INK, linewidth=1.8)
+    places, heights = local_optima(fit, parameter)
+    best = np.argmin(heights)
+    axis.plot(places, heights, "o", color=INK, markerfacecolor="white", markersize=7, zorder=3, clip_on=False)
+    axis.plot(places[best], heights[best], "o", color=INK, markersize=7, zorder=4, clip_on=False)
+    axis.annotate(
+        f"{100 * level:g} %: {low:.4g} to {high:.4g}",
+        ((low + high) / 2, limit),
+        xytext=(0, 5),
+        textcoords="offset points",
+        ha="center",
+        color=ACCENT,
+    )
+    axis.set_xlim(values[0], values[-1])
+    axis.set_ylim(0, max(2.2 * limit, 1.15 * heights[np.isfinite(heights)].max()))
+    axis.set_xlabel(LABELS[parameter])
+    axis.set_ylabel("rise of -2 log-likelihood" + (" (restricted)" if fit.method == "reml" else ""))
+    return _clean(axis)
+
+
+def quantiles(fit: Fit, of: str = "residuals", axis: Axis = None) -> Axis:
+    """Normal quantile plot of the standardised residuals or of the standardised effects of the groups.
+
+    The line is that of the standard normal distribution, the band what 95 % of the points of independent normal values
+    lie in, each by itself. Residuals of one group are correlated, so it is a guide and no test.
+
+    Args:
+        fit: a fit.
+        of: "residuals", the conditional ones, or "effects".
+        axis: matplotlib axis to draw on; a new one by default.
+
+    Returns:
+        the axis.
+
+    Errors:
+        ImportError without matplotlib; ValueError for anything else to draw.
+
+    Source: Wilk and Gnanadesikan (1968), Biometrika 55, 1-17.
+
+    Example:
+        >>> import matplotlib; matplotlib.use("Agg")
+        >>> import jaxre
+        >>> fit = jaxre.fit([3.0, 5.0, 11.0, 9.0, 7.0, 6.0], list("aabbcc"))
+        >>> print(jaxre.plots.quantiles(fit, "effects").get_ylabel())
+        standardised group effect
+    """
+    if of not in ("residuals", "effects"):
+        raise ValueError(f"of must be 'residuals' or 'effects', got {of!r}.")
+    if of == "residuals":
+        values, name = fit.residuals().conditional_standardised, "standardised conditional residual"
+    else:
+        values, name = fit.group_effects().standardised, "standardised group effect"
+    axis, values = _axis(axis), np.sort(values[~np.isnan(values)])
+    m = len(values)
+    place = (np.arange(1, m + 1) - 0.375) / (m + 0.25)
+    with own_settings():
+        scores = np.asarray(jax.scipy.special.ndtri(place))
+    half = 1.96 * np.sqrt(place * (1 - place) / m) / (np.exp(-scores * scores / 2) / np.sqrt(2 * np.pi))
+    axis.fill_between(scores, scores - half, scores + half, color=PALE, alpha=0.35, linewidth=0)
+    axis.plot(scores, scores, color=PALE, linewidth=1.2)
+    axis.plot(scores, values, "o", color=INK, markersize=4 if m <= 200 else 2)
+    axis.set_xlabel("normal score")
+    axis.set_ylabel(name)
+    return _clean(axis)
+
+
+def residuals(fit: Fit, axis: Axis = None) -> Axis:
+    """Standardised conditional residuals against the fitted values, effects of the groups included.
+
+    Args:
+        fit: a fit.
+        axis: matplotlib axis to draw on; a new one by default.
+
+    Returns:
+        the axis.
+
+    Errors:
+        ImportError without matplotlib.
+
+    Source: Pinheiro and Bates (2000), Mixed-Effects Models in S and S-PLUS, section 4.3.
+
+    Example:
+        >>> import matplotlib; matplotlib.use("Agg")
+        >>> import jaxre
+        >>> fit = jaxre.fit([3.0, 5.0, 11.0, 9.0, 7.0, 6.0], list("aabbcc"))
+        >>> print(jaxre.plots.residuals(fit).get_xlabel())
+        conditional fitted value
+    """
+    axis, found = _axis(axis), fit.residuals()
+    n = len(found.conditional)
+    axis.axhline(0, color=PALE, linewidth=1)
+    for line in (-2, 2):
+        axis.axhline(line, color=PALE, linewidth=0.8, linestyle=":")
+    axis.plot(
+        found.conditional_fitted,
+        found.conditional_standardised,
+        "o",
+        color=INK,
+        markersize=4 if n <= 500 else 1.5,
+        alpha=1 if n <= 500 else 0.5,
+    )
+    axis.set_xlabel("conditional fitted value")
+    axis.set_ylabel("standardised conditional residual")
+    return _clean(axis)
+
+
+def influence(fit: Fit, axis: Axis = None) -> Axis:
+    """Cook's distance of every group, by exact refits without it; the largest are named.
+
+    Args:
+        fit: a fit.
+        axis: matplotlib axis to draw on; a new one by default.
+
+    Returns:
+        the axis.
+
+    Errors:
+        ImportError without matplotlib.
+
+    Source: Cook (1977), Technometrics 19, 15-18.
+
+    Example:
+        >>> import matplotlib; matplotlib.use("Agg")
+        >>> import jaxre
+        >>> fit = jaxre.fit([3.0, 5.0, 11.0, 9.0, 7.0, 6.0, 5.0, 8.0], list("aabbccdd"))
+        >>> print(jaxre.plots.influence(fit).get_ylabel())
+        Cook's distance
+    """
+    axis, cook = _axis(axis), fit.influence().cook
+    place = np.arange(len(cook))
+    known = np.isfinite(cook)
+    axis.vlines(place[known], 0, cook[known], color=INK, linewidth=1.5 if len(cook) <= MOST_LABELS else 0.6)
+    axis.plot(
+        place[known], cook[known], "o", color=INK, markersize=4 if len(cook) <= MOST_LABELS else 1.5, clip_on=False
+    )
+    for i in np.argsort(np.where(known, cook, -np.inf))[::-1][:NAMED]:
+        if known[i]:
+            label = _short(fit.groups[i])
+            axis.annotate(label, (i, cook[i]), xytext=(0, 4), textcoords="offset points", ha="center", color=ACCENT)
+    if len(cook) <= MOST_LABELS and max(len(str(label)) for label in fit.groups.tolist()) <= 4:
+        axis.set_xticks(place, [str(label) for label in fit.groups.tolist()])
+    axis.set_xlabel("group, in the order of the data")
+    axis.set_ylabel("Cook's distance")
+    axis.set_ylim(0, 1.12 * max(cook[known].max(initial=0), 1e-12))
+    missing = int((~known).sum())
+    if missing:
+        axis.set_title(f"{missing} without a fit when left out", fontsize="small", loc="right")
+    return _clean(axis)
+
+
+def profile_rise(fit: Fit, parameter: str, values: np.ndarray) -> np.ndarray:
+    """Rise of -2 log-likelihood, maximised over the rest, above its minimum, at values of a parameter; to 1e-7."""
+    of_data = _curve(fit)
+    if parameter in RATIOS:
+        ratios = values / (1 - values) if parameter == "icc" else values
+        _, quadratic, log_det = _at(of_data, ratios)
+        height = float(of_data.n) * np.log(quadratic) + log_det
+        return height - _lowest(of_data, fit)
+    a, b = VARIANCES[parameter.removeprefix("sd_")]
+    theta = values**2 if parameter.startswith("sd_") else values
+    theta = theta * float(_scale(fit)) ** 2
+    centre = max(fit.ratio, 1e-3 / float(of_data.size))
+    grid = np.append(0.0, centre * np.geomspace(1e-7, 1e7, 6001))
+    grid, quadratic, log_det = _at(of_data, grid)
+    n, found = float(of_data.n), np.empty(len(theta))
+    with np.errstate(all="ignore"):
+        for i, value in enumerate(theta):
+            within = value / (a + b * grid)
+            height = np.where(within > 0, n * np.log(within) + quadratic / within + log_det, np.inf)
+            if value == 0 and a == 0:  # no variance between groups
+                height = np.where(grid == 0, n * np.log(quadratic / n) + n + log_det, np.inf)
+            found[i] = _vertex(np.where(np.isnan(height), np.inf, height))
+    return found - _lowest(of_data, fit) - n * (1 - np.log(n))
+
+
+def local_optima(fit: Fit, parameter: str) -> tuple[np.ndarray, np.ndarray]:
+    """Where the local optima are on the axis of a parameter, and how much worse each is than the best."""
+    of_data = _curve(fit)
+    ratio, quadratic, log_det = _at(of_data, np.asarray(fit.optima_ratio))
+    n = float(of_data.n)
+    height = n * np.log(quadratic) + log_det
+    within = quadratic / n / float(_scale(fit)) ** 2
+    a, b = VARIANCES.get(parameter.removeprefix("sd_"), (0, 0))
+    place = ratio / (1 + ratio) if parameter == "icc" else ratio if parameter == "ratio" else (a + b * ratio) * within
+    return np.sqrt(place) if parameter.startswith("sd_") else place, height - height.min()
+
+
+def _curve(fit: Fit) -> Curve:
+    with own_settings():
+        return curve(normal_equations(stratify(fit.moments)), fit.method == "reml")
+
+
+def _scale(fit: Fit) -> np.ndarray:
+    return fit.moments.frame.scale
+
+
+def _at(of_data: Curve, ratios: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ratios, Q and L there."""
+    with own_settings():
+        at = jax.jit(jax.vmap(of_data.at))(np.asarray(ratios, float))
+        return np.asarray(ratios, float), np.asarray(at.quadratic), np.asarray(at.log_det)
+
+
+def _lowest(of_data: Curve, fit: Fit) -> float:
+    _, quadratic, log_det = _at(of_data, np.array([fit.ratio]))
+    return float(of_data.n * np.log(quadratic[0]) + log_det[0])
+
+
+def _vertex(height: np.ndarray) -> float:
+    """The minimum of values on an even grid, by the parabola through the lowest and its neighbours."""
+    i = int(np.argmin(height))
+    if i <= 1 or i == len(height) - 1 or not np.isfinite(height[i - 1 : i + 2]).all():
+        return float(height[i])
+    left, middle, right = height[i - 1 : i + 2]
+    bend = left - 2 * middle + right
+    return float(middle - (left - right) ** 2 / (8 * bend)) if bend > 0 else float(middle)
+
+
+def _axis(axis: Axis) -> Axis:
+    if axis is not None:
+        return axis
+    try:
+        import matplotlib.pyplot as plt
+    except ModuleNotFoundError:
+        raise ImportError("pictures need matplotlib: pip install 'jaxre[plot]'.") from None
+    return plt.subplots(figsize=(6, 4), layout="constrained")[1]
+
+
+def _clean(axis: Axis) -> Axis:
+    for side in ("top", "right"):
+        axis.spines[side].set_visible(False)
+    return axis
+
+
+def _short(label: Any) -> str:
+    text = str(label)
+    return text if len(text) <= 24 else f"{text[:21]}..."

@@ -1,0 +1,186 @@
+"""Rows with weights: the variance within groups of row i is within / w_i. Against dense matrices."""
+
+import dataclasses
+
+import dense
+import designs
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxre
+from jaxre.moments import moments_of
+from jaxre.rows import HostRows
+
+pytestmark = pytest.mark.usefixtures("x64")
+SIZES = [4, 1, 6, 2, 5, 3]
+COMPONENTS = jaxre.Components(within=0.7, between=1.9)
+
+
+def data(p=1, seed=0, ratio=1.0):
+    y, groups, x = designs.simulate(seed, SIZES, ratio, p=p)
+    return y, groups, x, np.random.default_rng(seed).lognormal(0, 1, size=len(y))
+
+
+def dense_of(y, groups, x, w):
+    """Outcome, design matrix and dense V."""
+    z = dense.indicators(groups)
+    v = COMPONENTS.within * np.diag(1 / w) + COMPONENTS.between * z @ z.T
+    return y, dense.design(len(y), x), v
+
+
+def host(y, groups, x, w):
+    table = y[:, None] if x is None else np.column_stack([x, y])
+    extremes = table.min(axis=0), table.max(axis=0)
+    return moments_of(HostRows(y, groups, x, np.bincount(groups), extremes, w))
+
+
+@pytest.mark.parametrize("front", ["host", "traced"])
+@pytest.mark.parametrize("p", [1, 3])
+def test_likelihoods(front, p):
+    y, groups, x, w = data(p)
+    moments = host(y, groups, x, w) if front == "host" else jaxre.group_moments(y, groups, x, weights=w)
+    assert jaxre.log_likelihood(COMPONENTS, moments) == pytest.approx(
+        dense.log_likelihood(*dense_of(y, groups, x, w)), rel=1e-12
+    )
+    assert jaxre.restricted_log_likelihood(COMPONENTS, moments) == pytest.approx(
+        dense.restricted_log_likelihood(*dense_of(y, groups, x, w)), rel=1e-12
+    )
+    assert moments.rows == len(y)
+    np.testing.assert_allclose(moments.sizes, np.bincount(groups, weights=w), rtol=1e-14)
+
+
+@pytest.mark.parametrize("p", [1, 3])
+def test_host_and_traced_rows_agree(p):
+    """Also when the host takes its rows in blocks."""
+    y, groups, x, w = data(p)
+    traced = jax.jit(lambda y, w: jaxre.group_moments(y, groups, x, weights=w))(y, w)
+    for moments in (host(y, groups, x, w), traced):
+        assert jaxre.reml(moments).log_likelihood == pytest.approx(float(jaxre.reml(traced).log_likelihood), rel=1e-12)
+    table = y[:, None] if x is None else np.column_stack([x, y])
+    blocked = HostRows(y, groups, x, np.bincount(groups), (table.min(axis=0), table.max(axis=0)), w)
+    blocked.block = 5
+    np.testing.assert_allclose(moments_of(blocked).within_cross, host(y, groups, x, w).within_cross, atol=1e-12)
+
+
+@pytest.mark.parametrize("p", [1, 3])
+@pytest.mark.parametrize("method", ["reml", "ml"])
+def test_the_optimum_is_that_of_the_dense_likelihood(method, p):
+    """No other point within a percent is better, of a likelihood that is flat to 1e-9 at 1e-5."""
+    y, groups, x, w = data(p, seed=3, ratio=9.0)
+    estimate = getattr(jaxre, method)(jaxre.group_moments(y, groups, x, weights=w))
+    z, design = dense.indicators(groups), dense.design(len(y), x)
+    likelihood = dense.restricted_log_likelihood if method == "reml" else dense.log_likelihood
+    at = lambda within, between: likelihood(y, design, within * np.diag(1 / w) + between * z @ z.T)
+    best = at(float(estimate.within), float(estimate.between))
+    assert estimate.certified
+    assert estimate.between > 0
+    assert best == pytest.approx(float(estimate.log_likelihood), rel=1e-12)
+    for a in (0.99, 1.0, 1.01):
+        for b in (0.99, 1.0, 1.01):
+            if (a, b) != (1.0, 1.0):
+                assert at(a * float(estimate.within), b * float(estimate.between)) < best
+    for step in (1e-5, -1e-5):
+        assert at((1 + step) * float(estimate.within), float(estimate.between)) == pytest.approx(best, abs=1e-8)
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_henderson_3_and_blup(p):
+    """Transformed to equal variances by the roots of the weights, the model is an ordinary one."""
+    y, groups, x, w = data(p)
+    moments = jaxre.group_moments(y, groups, x, weights=w)
+    root = np.sqrt(w)
+    design, z = dense.design(len(y), x) * root[:, None], dense.indicators(groups) * root[:, None]
+    rss = lambda matrix: float(((y * root - matrix @ np.linalg.lstsq(matrix, y * root)[0]) ** 2).sum())
+    whole = np.column_stack([design, z])
+    rank = np.linalg.matrix_rank(whole)
+    within = rss(whole) / (len(y) - rank)
+    p0 = np.eye(len(y)) - design @ np.linalg.pinv(design)
+    between = (rss(design) - rss(whole) - (rank - p) * within) / np.trace(z.T @ p0 @ z)
+    estimate = jaxre.anova(moments)
+    assert estimate.within == pytest.approx(within, rel=1e-10)
+    assert estimate.between_untruncated == pytest.approx(between, rel=1e-10)
+    _, matrix, v = dense_of(y, groups, x, w)
+    beta = dense.gls(y, matrix, v)[0]
+    effects = COMPONENTS.between * dense.indicators(groups).T @ np.linalg.solve(v, y - matrix @ beta)
+    np.testing.assert_allclose(jaxre.blup(moments, COMPONENTS).effect, effects, rtol=1e-10)
+
+
+def test_equal_weights_only_scale_within():
+    y, groups, x, _ = data(2)
+    plain = jaxre.reml(jaxre.group_moments(y, groups, x))
+    heavy = jaxre.reml(jaxre.group_moments(y, groups, x, weights=np.full(len(y), 4.0)))
+    assert heavy.within == pytest.approx(4 * float(plain.within), rel=1e-13)
+    assert heavy.between == pytest.approx(float(plain.between), rel=1e-12)
+    assert heavy.log_likelihood == pytest.approx(float(plain.log_likelihood), rel=1e-13)
+    np.testing.assert_allclose(heavy.beta_cov, plain.beta_cov, rtol=1e-12)
+
+
+def test_criteria_count_the_weights():
+    """The conditional AIC of equal weights is that without."""
+    y, groups, x, _ = data()
+    plain, heavy = (jaxre.group_moments(y, groups, x, weights=w) for w in (None, np.full(len(y), 4.0)))
+    a, b = (jaxre.criteria(moments, jaxre.reml(moments)) for moments in (plain, heavy))
+    assert a.conditional_aic == pytest.approx(float(b.conditional_aic), rel=1e-12)
+    assert a.aic == pytest.approx(float(b.aic), rel=1e-12)
+
+
+def test_derivatives_with_respect_to_weights():
+    """Against central differences, whose truncation and rounding leave 1e-6."""
+    y, groups, x, w = data(2)
+    numbers = jax.jit(
+        lambda w: jnp.stack(
+            [
+                (estimate := jaxre.reml(jaxre.group_moments(y, groups, x, weights=w))).within,
+                estimate.between,
+                estimate.log_likelihood,
+                *estimate.beta,
+            ]
+        )
+    )
+    step = 1e-5 * np.random.default_rng(1).normal(size=len(w))
+    along = jax.jit(jax.jacfwd(numbers))(jnp.asarray(w)) @ step
+    np.testing.assert_allclose(along, (numbers(w + step) - numbers(w - step)) / 2, rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, np.nan, np.inf])
+def test_a_weight_that_is_none(bad):
+    y, groups, x, w = data()
+    w[3] = bad
+    estimate = jaxre.reml(jaxre.group_moments(y, groups, x, weights=w))
+    assert estimate.status == jaxre.Status.INVALID
+    assert np.isnan(estimate.between)
+
+
+def test_misuse():
+    y, groups, _, w = data()
+    with pytest.raises(ValueError, match="values and weights must have one length"):
+        jaxre.group_moments(y, groups, weights=w[1:])
+    with pytest.raises(TypeError, match="weights"):
+        jaxre.group_moments(y, groups, weights=w + 1j)
+
+
+def test_known_within():
+    """The likelihood of rows whose variance is known is the ordinary one there, and its optimum that over between."""
+    y, groups, x, w = data(2)
+    moments = jaxre.group_moments(y, groups, x, weights=w, within=COMPONENTS.within)
+    for likelihood, oracle in (
+        (jaxre.log_likelihood, dense.log_likelihood),
+        (jaxre.restricted_log_likelihood, dense.restricted_log_likelihood),
+    ):
+        assert likelihood(COMPONENTS, moments) == pytest.approx(oracle(*dense_of(y, groups, x, w)), rel=1e-12)
+    estimate = jaxre.reml(moments)
+    assert estimate.within == pytest.approx(COMPONENTS.within, rel=1e-15)
+    at = lambda between: float(
+        jaxre.restricted_log_likelihood(jaxre.Components(within=COMPONENTS.within, between=between), moments)
+    )
+    best = at(float(estimate.between))
+    assert best == pytest.approx(float(estimate.log_likelihood), rel=1e-12)
+    assert all(at(float(estimate.between) * factor) < best for factor in (0.97, 1.03))
+    for wrong in (0.0, -1.0, np.nan):
+        bad = jaxre.reml(jaxre.group_moments(y, groups, within=wrong))
+        assert bad.status == jaxre.Status.INVALID
+    with pytest.raises(ValueError, match="got a known one"):
+        jaxre.criteria(moments, estimate)
+    assert dataclasses.is_dataclass(moments.frame.known)
