@@ -32,6 +32,7 @@ from jaxre.likelihood import (
     log_variance_derivatives,
     restricted_log_likelihood,
 )
+from jaxre.loss import GroupBatch, group_batches, negative_log_likelihood
 from jaxre.many import fit_many
 from jaxre.meta import MetaAnalysis, meta_analysis
 from jaxre.meta_fit import MetaFit, fit_meta
@@ -62,6 +63,7 @@ __all__ = [
     "Fit",
     "FitMany",
     "Frame",
+    "GroupBatch",
     "GroupEffects",
     "GroupMoments",
     "HomogeneityCheck",
@@ -100,6 +102,7 @@ __all__ = [
     "fit",
     "fit_many",
     "fit_meta",
+    "group_batches",
     "group_effects",
     "group_mean_variance",
     "group_means",
@@ -113,6 +116,7 @@ __all__ = [
     "log_variance_derivatives",
     "meta_analysis",
     "ml",
+    "negative_log_likelihood",
     "newton",
     "normality_check",
     "null_statistics",

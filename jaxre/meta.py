@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -14,7 +12,7 @@ from jaxre.effects import NormalEquations, normal_equations
 from jaxre.estimate import ml, reml
 from jaxre.exact import degrees_of_freedom, exact_interval, f_test, pivot_of, pivot_root
 from jaxre.information import information
-from jaxre.moments import GroupMoments, moments_of, stratify
+from jaxre.moments import GroupMoments, moments_of, real_array, stratify
 from jaxre.optimum import anova_optimum
 from jaxre.profile import minus_2_log_likelihood, profile, solve
 from jaxre.records import record
@@ -225,13 +223,13 @@ def study_moments(
         >>> print(moments.sizes, within)
         [2. 4. 1.] 4.0
     """
-    y, v = (_real(given) for given in (effects, variances))
+    y, v = real_array(effects, "effects"), real_array(variances, "variances")
     v = v.astype(y.dtype)
     if y.ndim != 1 or y.shape[0] == 0 or v.shape != y.shape:
         raise ValueError(f"effects and variances must be one-dimensional of one length, got {y.shape} and {v.shape}.")
     table = y[:, None]
     if covariates is not None:
-        x = _real(covariates).astype(y.dtype)
+        x = real_array(covariates, "covariates").astype(y.dtype)
         if x.ndim != 2 or x.shape[0] != y.shape[0]:
             raise ValueError(f"covariates must have shape ({y.shape[0]}, p - 1) like effects, got {x.shape}.")
         table = jnp.concatenate([x, table], axis=1)
@@ -239,11 +237,6 @@ def study_moments(
     unit = jax.lax.stop_gradient(jnp.where(present, v, -jnp.inf).max())
     within = jnp.where((unit > 0) & jnp.isfinite(unit), unit, jnp.nan)
     return moments_of(SingleRows(table, within / v, present), within), within
-
-
-def _real(given: Any) -> Array:
-    array = jnp.asarray(given)
-    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.result_type(float))
 
 
 def _by_moments(method: str, equations: NormalEquations, moments: GroupMoments, within: Array) -> Array:

@@ -119,42 +119,46 @@ def group_moments(
         >>> print(moments.sizes, moments.within_cross[-1, -1] / moments.frame.scale**2)
         [2. 2.] 10.0
     """
-    y = _real(values, "values")
+    y = real_array(values, "values")
     if y.ndim != 1 or y.shape[0] == 0:
         raise ValueError(
             f"values must be one-dimensional with at least one row, got shape {y.shape}; pass one outcome."
         )
     x = None
     if covariates is not None:
-        x = _real(covariates, "covariates").astype(y.dtype)
+        x = real_array(covariates, "covariates").astype(y.dtype)
         if x.ndim != 2 or x.shape[0] != y.shape[0]:
             raise ValueError(f"covariates must have shape ({y.shape[0]}, p - 1) like values, got {x.shape}.")
         x = x if x.shape[1] else None
         if x is not None and x.shape[0] <= x.shape[1] + 1:
             raise ValueError(f"covariates must have fewer columns than rows less one, got {x.shape}; leave some out.")
-    codes: Any
+    codes, count = codes_of(groups, num_groups)
+    if codes.shape != y.shape:
+        raise ValueError(f"values and groups must have one length, got {y.shape} and {codes.shape}.")
+    w = None if weights is None else real_array(weights, "weights")
+    if w is not None and w.shape != y.shape:
+        raise ValueError(f"values and weights must have one length, got {y.shape} and {w.shape}.")
+    known = None if within is None else real_array(within, "within").astype(y.dtype)
+    return moments_of(TracedRows(y, codes, x, count, w), known)
+
+
+def codes_of(groups: ArrayLike | Sequence[Hashable], num_groups: int | None) -> tuple[Any, int]:
+    """Integer codes of the groups and how many groups there are; see `group_moments`."""
     if num_groups is None:
         if isinstance(groups, jax.core.Tracer):
             raise ValueError("traced groups need num_groups: pass num_groups=J and integers 0 .. J - 1.")
         encoded = encode(groups)
-        codes, count = encoded.codes, len(encoded.labels)
-    else:
-        codes = groups if isinstance(groups, jax.core.Tracer) else np.asarray(groups)
-        count = operator.index(num_groups)
-        if count < 1:
-            raise ValueError(f"num_groups must be at least 1, got {count}.")
-        if not np.issubdtype(codes.dtype, np.integer):
-            raise ValueError(f"with num_groups, groups must be integers 0 .. num_groups - 1, got {codes.dtype}.")
-    if codes.shape != y.shape:
-        raise ValueError(f"values and groups must have one length, got {y.shape} and {codes.shape}.")
-    w = None if weights is None else _real(weights, "weights")
-    if w is not None and w.shape != y.shape:
-        raise ValueError(f"values and weights must have one length, got {y.shape} and {w.shape}.")
-    known = None if within is None else _real(within, "within").astype(y.dtype)
-    return moments_of(TracedRows(y, codes, x, count, w), known)
+        return encoded.codes, len(encoded.labels)
+    codes: Any = groups if isinstance(groups, jax.core.Tracer) else np.asarray(groups)
+    count = operator.index(num_groups)
+    if count < 1:
+        raise ValueError(f"num_groups must be at least 1, got {count}.")
+    if not np.issubdtype(codes.dtype, np.integer):
+        raise ValueError(f"with num_groups, groups must be integers 0 .. num_groups - 1, got {codes.dtype}.")
+    return codes, count
 
 
-def _real(given: Any, name: str) -> jax.Array:
+def real_array(given: Any, name: str) -> jax.Array:
     """Real numbers as a JAX array, in the floating-point type that they have."""
     if isinstance(given, jax.Array):
         if jnp.iscomplexobj(given):

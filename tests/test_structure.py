@@ -31,6 +31,7 @@ ORDER = (
     "effects",
     "profile",
     "likelihood",
+    "loss",
     "information",
     "coefficients",
     "certificate",
