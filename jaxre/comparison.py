@@ -39,9 +39,9 @@ def compare(small: Fit, large: Fit) -> Comparison:
 
     Errors:
         TypeError for anything but two fits. ValueError for fits by another method (restricted likelihoods of different
-        covariates are densities of different contrasts of the data, and not comparable), of different rows, groups or
-        outcomes, with no more coefficients in the second, or where the second has the lower likelihood, so that it
-        cannot contain the first. Whether the covariates are nested beyond that is not checked.
+        covariates are densities of different contrasts of the data, and not comparable), of different rows, groups,
+        weights or outcomes, with no more coefficients in the second, or where the second has the lower likelihood, so
+        that it cannot contain the first. Whether the covariates are nested beyond that is not checked.
 
     Source: Pinheiro and Bates (2000), Mixed-Effects Models in S and S-PLUS, section 2.4.2.
 
@@ -63,7 +63,7 @@ def compare(small: Fit, large: Fit) -> Comparison:
                 f"mean models are compared by maximum likelihood, got a fit by method={fit.method!r}: restricted "
                 "likelihoods of different covariates are not comparable; fit both by method='ml'."
             )
-    if small.n != large.n or small.groups.tolist() != large.groups.tolist() or not _same_outcome(small, large):
+    if small.n != large.n or small.groups.tolist() != large.groups.tolist() or not _same_rows(small, large):
         raise ValueError(
             f"both fits must be of the same rows, got {small.n} rows in {len(small.groups)} groups and {large.n} in "
             f"{len(large.groups)}, or other values; leave out of both what is missing in one."
@@ -81,8 +81,11 @@ def compare(small: Fit, large: Fit) -> Comparison:
     return Comparison(statistic=statistic, df=df, p_value=p_value)
 
 
-def _same_outcome(one: Fit, other: Fit) -> bool:
-    """Whether the group means of the outcome agree, up to the rounding of their sums."""
+def _same_rows(one: Fit, other: Fit) -> bool:
+    """Whether the weights and the group means of the outcome agree, the latter up to the rounding of their sums."""
+    weights = [np.ones(1) if fit.observations.weights is None else fit.observations.weights for fit in (one, other)]
+    if weights[0].shape != weights[1].shape or (weights[0] != weights[1]).any():
+        return False
     with own_settings():
         first, second = (np.asarray(group_means(fit.moments)) for fit in (one, other))
     return bool(np.allclose(first, second, rtol=1e-9, atol=1e-9 * float(np.ptp(first))))

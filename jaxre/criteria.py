@@ -56,7 +56,8 @@ def criteria(moments: GroupMoments | Strata, components: Components | Estimate, 
     is estimated above 0. The 1 is for within. Where the ratio is 0 it stays so for nearby data, and the trace is p.
 
     R^2: with v the variance of X beta over the rows (n - 1 in its denominator), marginal v / (v + between + within) and
-    conditional (v + between) / (v + between + within).
+    conditional (v + between) / (v + between + within). With weights v is weighted, and within that of a row
+    of weight 1.
 
     Args:
         moments: sufficient statistics, by group or by stratum.
@@ -142,5 +143,6 @@ def _of_covariates(equations: NormalEquations, gamma: Array) -> Array:
     slopes = gamma[1:] + jnp.linalg.solve(frame.transform[1:, 1:], frame.origin[1:])
     sums = (strata.sizes * strata.counts) @ strata.means[:, 1:p]
     squares = jnp.tensordot(strata.sizes, equations.products[:, 1:p, 1:p], 1) + strata.within_cross[1:p, 1:p]
-    centred = squares - sums[:, None] * sums / strata.rows
-    return slopes @ centred @ slopes / (strata.rows - 1)
+    total = strata.sizes @ strata.counts  # n, or the sum of the weights
+    centred = squares - sums[:, None] * sums / total
+    return slopes @ centred @ slopes / total * (strata.rows / (strata.rows - 1))

@@ -22,8 +22,12 @@ class Deviations:
     """(n,) int32, group of each row."""
     rows: Array
     """(n, p) rotated covariates and reduced outcome, less their group's mean."""
+    weights: Array
+    """(n,) [1], precisions of the rows; 1 without weights."""
+    counts: Array
+    """(groups,) [1], rows in each group."""
     sizes: Array
-    """(groups,) rows in each group."""
+    """(groups,) [1], sums of the weights in each group."""
     means: Array
     """(groups, p) group means of the same, less those of a middle group; 0 for an empty group."""
     middle: Array
@@ -35,7 +39,12 @@ class Deviations:
 
 
 def deviations(
-    values: ArrayLike, codes: ArrayLike, covariates: ArrayLike | None, frame: Frame, groups: int
+    values: ArrayLike,
+    codes: ArrayLike,
+    covariates: ArrayLike | None,
+    weights: ArrayLike | None,
+    frame: Frame,
+    groups: int,
 ) -> Deviations:
     """Rows about their group means in the frame's coordinates, twice corrected, so that neither a large mean nor a
     group far from the others costs the digits of those that are not."""
@@ -48,9 +57,15 @@ def deviations(
         )
     place = _places(codes, len(y), groups)
     table = jnp.concatenate([x, (y * frame.scale)[:, None]], axis=1)
-    add = lambda rows: jax.ops.segment_sum(rows, place, groups)
-    sizes = add(jnp.ones_like(y))
-    size_or_one = jnp.maximum(sizes, 1)[:, None]
+    counts = jax.ops.segment_sum(jnp.ones_like(y), place, groups)
+    w, sizes = jnp.ones_like(y), counts
+    if weights is not None:
+        w = jnp.asarray(weights, y.dtype)
+        if w.shape != y.shape:
+            raise ValueError(f"weights must have shape {y.shape} like values, got {w.shape}.")
+        sizes = jax.ops.segment_sum(w, place, groups)
+    add = lambda rows: jax.ops.segment_sum(rows if weights is None else rows * w[:, None], place, groups)
+    size_or_one = jnp.where(sizes > 0, sizes, 1)[:, None]
     anchors = table[0] + add(table - table[0]) / size_or_one
     rows = table - anchors[place]
     correction = add(rows) / size_or_one
@@ -65,6 +80,8 @@ def deviations(
     return Deviations(
         codes=place,
         rows=_product(rows - correction[place], turn),
+        weights=w,
+        counts=counts,
         sizes=sizes,
         means=_product(jnp.where(full, (anchors - middle) + correction, 0), turn),
         middle=middle * unscaled,

@@ -36,7 +36,7 @@ from jaxre.influence import Influence, influence
 from jaxre.information import Information, information
 from jaxre.moments import GroupMoments, Strata
 from jaxre.null import LikelihoodRatioTest, likelihood_ratio_test
-from jaxre.observations import Observations
+from jaxre.observations import Observations, precisions
 from jaxre.prediction import Predictions, places_of, predictions
 from jaxre.profile_interval import PARAMETERS, Peak, ProfileInterval, checked, profile_interval
 from jaxre.replicates import Statistic
@@ -239,13 +239,15 @@ class Fit:
         groups: ArrayLike | Sequence[Hashable],
         covariates: Any = None,
         *,
+        weights: ArrayLike | None = None,
         allow_new: bool = False,
         level: float = 0.95,
     ) -> Predictions:
         """Predicted means and observations, in groups of the data and in new ones; see `jaxre.predictions`.
 
         groups: (m,) labels; one that the fit does not know is an error unless allow_new, and then a new group.
-        covariates: (m, p - 1), or a data frame with the columns of the fit, text coded as it was there.
+        covariates: (m, p - 1), or a data frame with the columns of the fit, text coded as it was there. weights: (m,)
+        precisions of the observations asked for, 1 without.
         """
         place = places_of(self.groups, groups, allow_new=allow_new)
         x = np.zeros((len(place), 0))
@@ -256,21 +258,25 @@ class Fit:
             x = covariates_again(covariates, known)
         if len(x) != len(place):
             raise ValueError(f"groups and covariates must have one length, got {len(place)} and {len(x)} rows.")
+        w = np.ones(len(place)) if weights is None else precisions(weights, len(place))
         words = {"method": self.method}
-        return on_many(_predictions, (place, x), filled(self.moments), self.components, level_of(level), **words)
+        return on_many(_predictions, (place, x, w), filled(self.moments), self.components, level_of(level), **words)
 
     def residuals(self) -> Residuals:
         """Residuals, marginal and conditional, fitted values and leverage of the rows used; see `jaxre.residuals`."""
         rows = self.observations
         with own_settings(), np.errstate(all="ignore"):
-            found = residuals(self.moments, self.components, rows.values, rows.groups.codes, rows.covariates)
+            found = residuals(
+                self.moments, self.components, rows.values, rows.groups.codes, rows.covariates, rows.weights
+            )
             return as_numpy(found)
 
     def influence(self) -> Influence:
         """What leaving out each group does to every parameter, by exact refits; see `jaxre.influence`."""
         rows, count = self.observations, len(self.groups)
         with own_settings(), np.errstate(all="ignore"):
-            found = influence(rows.values, rows.groups.codes, rows.covariates, num_groups=count, method=self.method)
+            words: dict[str, Any] = {"weights": rows.weights, "num_groups": count, "method": self.method}
+            found = influence(rows.values, rows.groups.codes, rows.covariates, **words)
             return as_numpy(found)
 
     def criteria(self) -> Criteria:
@@ -278,10 +284,14 @@ class Fit:
         return on_host(criteria, self.moments, self.components, method=self.method)
 
     def homogeneity_check(self) -> HomogeneityCheck:
-        """Brown and Forsythe's test of equal variances within the groups; see `jaxre.homogeneity_check`."""
-        rows = self.observations
+        """Brown and Forsythe's test of equal variances within the groups; see `jaxre.homogeneity_check`.
+
+        With weights, of conditional residuals times the roots of the weights, which make their variances equal.
+        """
+        rows, of_rows = self.observations, self.residuals()
+        even = of_rows.marginal if rows.weights is None else of_rows.conditional * np.sqrt(rows.weights)
         with own_settings():
-            found = homogeneity_check(self.residuals().marginal, rows.groups.codes, len(self.groups))
+            found = homogeneity_check(even, rows.groups.codes, len(self.groups))
             return as_numpy(found)
 
     def normality_check(self, of: str = "residuals") -> NormalityCheck:
@@ -370,7 +380,7 @@ def _group_effects(
 
 
 def _predictions(
-    rows: tuple[Any, Any], moments: GroupMoments, components: Components, level: Any, method: str
+    rows: tuple[Any, Any, Any], moments: GroupMoments, components: Components, level: Any, method: str
 ) -> Predictions:
     return predictions(moments, components, *rows, method=method, level=level)
 

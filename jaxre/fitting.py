@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 
 from jaxre.effects import predict
 from jaxre.fitted import Fit
-from jaxre.moments import GroupMoments, moments_of, stratify
+from jaxre.moments import moments_of, stratify
 from jaxre.observations import Observations, observe
 from jaxre.optimise import checked
 from jaxre.packed import estimate_one
@@ -27,6 +27,7 @@ def fit(
     groups: ArrayLike | Sequence[Hashable],
     covariates: ArrayLike | None = None,
     *,
+    weights: ArrayLike | None = None,
     method: str = "reml",
     missing: str = "drop",
     optimizer: optax.GradientTransformation | None = None,
@@ -41,6 +42,7 @@ def fit(
         groups: (n,) labels of any hashable type, or a column of a data frame.
         covariates: (n, p - 1) [x], no column of ones; in a data frame, names are kept, and text and
             categories become treatment-coded columns, as in R.
+        weights: (n,) [1] precision of each row: its variance within groups is within / weight, as in lme4. All > 0.
         method: "reml", "ml" or "anova".
         missing: "drop" leaves out rows in which anything is missing and reports how many; "raise" refuses them.
         optimizer: any optax transformation in the place of `newton()`, for "reml" and "ml".
@@ -49,10 +51,10 @@ def fit(
         Fit.
 
     Errors:
-        ValueError for input of the wrong shape, infinite values, missing ones under "raise", an unknown method, and for
-        a dataset without an estimate: not identified, unbounded, rank-deficient covariates, constant outcome, or a
-        result outside the range of doubles. TypeError for values that are not real numbers, or labels that cannot be
-        hashed, or an optimizer that is no optax transformation.
+        ValueError for input of the wrong shape, infinite values, weights that are not positive, missing ones under
+        "raise", an unknown method, and for a dataset without an estimate: not identified, unbounded, rank-deficient
+        covariates, constant outcome, or a result outside the range of doubles. TypeError for values that are not real
+        numbers, or labels that cannot be hashed, or an optimizer that is no optax transformation.
 
     Source: Searle, Casella and McCulloch (1992), Variance Components.
 
@@ -70,16 +72,16 @@ def fit(
         )
     if optimizer is not None:
         checked(optimizer)
-    data = observe(values, groups, covariates, missing=missing)
-    rows = HostRows(data.values, data.groups.slots, data.covariates, data.sizes, data.extremes)
+    data = observe(values, groups, covariates, weights=weights, missing=missing)
+    rows = HostRows(data.values, data.groups.slots, data.covariates, data.sizes, data.extremes, data.weights)
     with np.errstate(all="ignore"):  # overflow and 0/0 end in a status
         moments = moments_of(rows)
         if Status(int(moments.status)).failed:
-            raise ValueError(_refusal(Status(int(moments.status)), data, moments))
+            raise ValueError(_refusal(Status(int(moments.status)), data))
         estimate = estimate_one(stratify(moments), method, optimizer)
         status = Status(int(estimate.status))
         if status.failed:
-            raise ValueError(_refusal(status, data, moments))
+            raise ValueError(_refusal(status, data))
         predicted = predict(
             moments, estimate.ratio, estimate.between, estimate.within, estimate.gamma, estimate.gamma_cov
         )
@@ -121,9 +123,9 @@ def fit(
     )
 
 
-def _refusal(status: Status, data: Observations, moments: GroupMoments) -> str:
+def _refusal(status: Status, data: Observations) -> str:
     """Why there is no fit, with the numbers of this dataset."""
-    sizes = moments.sizes[moments.sizes > 0]
+    sizes = data.sizes[data.sizes > 0]
     least, most = int(sizes.min()), int(sizes.max())
     facts = f"{len(data.values)} rows in {len(sizes)} {'group' if len(sizes) == 1 else 'groups'} of {least}"
     facts += f" to {most}" if most > least else ""

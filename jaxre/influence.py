@@ -48,6 +48,7 @@ def influence(
     groups: ArrayLike,
     covariates: ArrayLike | None = None,
     *,
+    weights: ArrayLike | None = None,
     num_groups: int | None = None,
     method: str = "reml",
 ) -> Influence:
@@ -62,6 +63,7 @@ def influence(
         values: (n,) [y] outcome.
         groups: (n,) group of each row; labels, or with `num_groups` integers 0 .. num_groups - 1, which may be traced.
         covariates: (n, p - 1) [x], no column of ones; None for the intercept alone.
+        weights: (n,) [1] precision of each row: its variance within groups is within / weight. All > 0; None for 1.
         num_groups: number of groups, padding included.
         method: "reml", "ml" or "anova".
 
@@ -89,13 +91,17 @@ def influence(
     if num_groups is None:
         encoded = encode(groups)
         codes, num_groups = encoded.codes, len(encoded.labels)
-    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in (values, codes, covariates))
+    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in (values, codes, covariates, weights))
     room = num_groups if traced or num_groups > PADDED else bucket(num_groups)  # few numbers of groups are compiled for
-    moments = group_moments(values, codes, covariates, num_groups=room)
-    about = deviations(values, codes, covariates, moments.frame, room)
-    products = about.rows[:, :, None] * about.rows[:, None, :]
-    cross = jax.ops.segment_sum(products, about.codes, room)
-    data, refits = (about, cross, moments.frame), functools.partial(_refits, method) if traced else _program(method)
+    moments = group_moments(values, codes, covariates, weights=weights, num_groups=room)
+    about = deviations(values, codes, covariates, weights, moments.frame, room)
+    products = (about.weights[:, None] * about.rows)[:, :, None] * about.rows[:, None, :]
+    add = lambda column: jax.ops.segment_sum(column, about.codes, room)
+    cross, log_weights = add(products), None if weights is None else add(jnp.log(about.weights))
+    data, refits = (
+        (about, cross, log_weights, moments.frame),
+        functools.partial(_refits, method) if traced else _program(method),
+    )
     asked = 1 + num_groups  # first all groups, with -1 left out
     if traced:
         every = refits(data, jnp.arange(-1, num_groups))
@@ -128,12 +134,14 @@ class GroupRows:
     """
 
     xp: Any = jnp
-    log_weights: Any = None
 
-    def __init__(self, about: Deviations, cross: Array, frame: Frame, left_out: Array) -> None:
+    def __init__(
+        self, about: Deviations, cross: Array, log_weights: Array | None, frame: Frame, left_out: Array
+    ) -> None:
         keep = (jnp.arange(len(about.sizes)) != left_out) & (about.sizes > 0)
         self.sizes = jnp.where(keep, about.sizes, 0)
-        self.count = self.sizes.sum()
+        self.count = jnp.where(keep, about.counts, 0).sum()
+        self.log_weights = None if log_weights is None else jnp.where(keep, log_weights, 0).sum()
         self.means = jnp.where(keep[:, None], about.means, 0)
         self.cross = jnp.where(keep[:, None, None], cross, 0).sum(axis=0)
         self.first = jnp.zeros_like(about.means[0])
@@ -167,19 +175,22 @@ def _program(method: str) -> Any:
     return quick_jit(functools.partial(_refits, method), jax.default_backend(), SINGLE)
 
 
-def _refits(method: str, data: tuple[Deviations, Array, Frame], left_out: Array) -> tuple[Estimate, Array, Frame]:
+def _refits(
+    method: str, data: tuple[Deviations, Array, Array | None, Frame], left_out: Array
+) -> tuple[Estimate, Array, Frame]:
     """Estimates without each of some groups; with their coefficients, and their frames, in those of the whole."""
-    about, cross, frame = data
+    about, cross, log_weights, frame = data
     back = _to_user(about, frame)
 
     def moments_without(j: Array) -> tuple[GroupMoments, Frame]:
-        moments = moments_of(GroupRows(about, cross, frame, j))
+        moments = moments_of(GroupRows(about, cross, log_weights, frame, j))
         inner = moments.frame
         joined = Frame(
             origin=back.origin + back.transform @ inner.origin,
             transform=back.transform @ inner.transform,
             scale=back.scale * inner.scale,
             log_volume=back.log_volume + inner.log_volume,
+            log_weights=inner.log_weights,
         )
         return dataclasses.replace(moments, frame=joined), inner
 

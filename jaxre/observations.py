@@ -61,6 +61,8 @@ class Observations:
     """(p,), (p,) smallest and largest value of each covariate, then of y."""
     dropped: int
     """rows left out because something in them was missing."""
+    weights: np.ndarray | None = None
+    """(n,) [1], precisions of the rows; None without weights."""
 
 
 def observe(
@@ -68,6 +70,7 @@ def observe(
     groups: ArrayLike | Sequence[Hashable],
     covariates: ArrayLike | None = None,
     *,
+    weights: ArrayLike | None = None,
     missing: str = "drop",
 ) -> Observations:
     """Checked observations from whatever the user has: arrays, lists, columns of a data frame."""
@@ -97,10 +100,12 @@ def observe(
         x, names, levels = x if x.shape[1] else None, given.names, given.levels
     if len(labels.slots) != len(y):
         raise ValueError(f"values and groups must have one length, got {len(y)} and {len(labels.slots)} rows.")
+    w = None if weights is None else precisions(weights, len(y))
 
     low, high = _extremes(y, x)
     dropped = 0
-    if labels.missing or not (np.isfinite(low).all() and np.isfinite(high).all()):
+    unknown = w is not None and np.isnan(w).any()
+    if labels.missing or unknown or not (np.isfinite(low).all() and np.isfinite(high).all()):
         refuse_infinity(y, "values")
         absent = np.isnan(y)
         if x is not None:
@@ -110,14 +115,18 @@ def observe(
             if x is not None:
                 refuse_missing(np.isnan(x), "covariates")
             refuse_missing(labels.slots < 0, "groups")
+            if w is not None:
+                refuse_missing(np.isnan(w), "weights")
         if x is not None:
             absent |= np.isnan(x).any(axis=1)
         absent |= labels.slots < 0
+        if w is not None:
+            absent |= np.isnan(w)
         dropped = int(absent.sum())
         keep = ~absent
         if dropped == len(y):
             raise ValueError(f"no rows are left: all {len(y)} have a missing value; check the columns that you pass.")
-        y, x = y[keep], None if x is None else x[keep]
+        y, x, w = y[keep], None if x is None else x[keep], None if w is None else w[keep]
         labels = _first_seen(labels.codes[keep], labels.labels)
         low, high = _extremes(y, x)
     if x is not None:
@@ -132,7 +141,22 @@ def observe(
         levels=levels,
         extremes=(low, high),
         dropped=dropped,
+        weights=w,
     )
+
+
+def precisions(weights: ArrayLike, rows: int) -> np.ndarray:
+    w = numbers(weights, "weights")
+    if w.shape != (rows,):
+        raise ValueError(f"weights must have shape ({rows},) like values, got {w.shape}.")
+    refuse_infinity(w, "weights")
+    wrong = np.flatnonzero(w <= 0)
+    if len(wrong):
+        raise ValueError(
+            f"weights must be positive, got {w[wrong[0]]:g} in row {wrong[0]} ({len(wrong)} such): a row has variance "
+            "within / weight; leave out a row that is to count for nothing."
+        )
+    return w
 
 
 def encode(groups: ArrayLike | Sequence[Hashable], name: str = "groups") -> Labels:

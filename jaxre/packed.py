@@ -42,10 +42,10 @@ def _call(packed: np.ndarray, *key: Any, whole: bool) -> list[Any]:
 @functools.lru_cache(maxsize=64)
 def _kernel(method: str, optimizer: optax.GradientTransformation | None, strata: int, p: int, whole: bool) -> Any:
     def run(packed: jax.Array) -> jax.Array:
-        rows, sizes, counts, means, scatter, cross, rank, origin, transform, scale, volume, status = _split(
-            packed, _strata_shapes(strata, p)
+        rows, sizes, counts, means, scatter, cross, rank, origin, transform, scale, volume, log_weights, status = (
+            _split(packed, _strata_shapes(strata, p))
         )
-        frame = Frame(origin=origin, transform=transform, scale=scale, log_volume=volume)
+        frame = Frame(origin=origin, transform=transform, scale=scale, log_volume=volume, log_weights=log_weights)
         data = Strata(
             rows=rows,
             sizes=sizes,
@@ -74,7 +74,7 @@ def _kernel(method: str, optimizer: optax.GradientTransformation | None, strata:
 @functools.lru_cache(maxsize=64)
 def _strata_shapes(strata: int, p: int) -> list[tuple[int, ...]]:
     q = p + 1
-    return [(), (strata,), (strata,), (strata, q), (strata, q, q), (q, q), (), (p,), (p, p), (), (), ()]
+    return [(), (strata,), (strata,), (strata, q), (strata, q, q), (q, q), (), (p,), (p, p), (), (), (), ()]
 
 
 def _pack(strata: Strata, padded: int) -> np.ndarray:
@@ -83,7 +83,8 @@ def _pack(strata: Strata, padded: int) -> np.ndarray:
     frame = strata.frame
     leaves = (
         *(strata.rows, strata.sizes, strata.counts, strata.means, strata.scatter, strata.within_cross),
-        *(strata.within_rank, frame.origin, frame.transform, frame.scale, frame.log_volume, strata.status),
+        *(strata.within_rank, frame.origin, frame.transform, frame.scale, frame.log_volume),
+        *(0.0 if frame.log_weights is None else frame.log_weights, strata.status),  # those of weights 1 are 0
     )
     start = 0
     for shape, leaf in zip(shapes, leaves, strict=True):

@@ -51,6 +51,7 @@ def predictions(
     components: Components | Estimate,
     index: ArrayLike,
     covariates: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
     *,
     method: str = "reml",
     level: float = 0.95,
@@ -70,6 +71,7 @@ def predictions(
         components: the estimates; an `Estimate` will do.
         index: (m,) integers, places of the groups asked for in the moments; -1 is a new group.
         covariates: (m, p - 1) [x]; None for the intercept alone.
+        weights: (m,) [1], > 0, of the observations asked for, whose variance within is within / weight; None for 1.
         method: "reml", "ml" or "anova": how the components were estimated.
         level: [1], of the intervals.
 
@@ -78,7 +80,8 @@ def predictions(
 
     Errors:
         TypeError for anything but GroupMoments; ValueError for an unknown method, a level outside (0, 1), or covariates
-        of another shape. An index beyond the groups, and degenerate moments, give NaN.
+        of another shape. An index beyond the groups, a weight that is not
+        positive (in the intervals of the observation), and degenerate moments give NaN.
 
     Source: Henderson (1975), Biometrics 31, 423-447; Prasad and Rao (1990); Francq, Lin and Hoyer (2019), Statistics in
         Medicine 38, 5603-5622 (prediction intervals with Satterthwaite's degrees of freedom).
@@ -99,6 +102,12 @@ def predictions(
     x = _rows(covariates, len(places), len(at.gamma) - 1, at.gamma.dtype)
     seen, wrong = (places >= 0) & (places < groups), (places < -1) | (places >= groups)
     place = jnp.where(seen, places, 0)
+    noise: Any = 1.0
+    if weights is not None:
+        noise = 1 / jnp.asarray(weights, at.gamma.dtype)
+        if noise.shape != places.shape:
+            raise ValueError(f"weights must have shape {places.shape} like index, got {noise.shape}.")
+        noise = jnp.where((noise > 0) & jnp.isfinite(noise), noise, jnp.nan)
     n = jnp.where(seen, jnp.asarray(moments.sizes)[place], 0)
     table = jnp.where(seen[:, None], jnp.asarray(moments.means)[place], 0)
     xbar, y = table[:, :-1], table[:, -1]
@@ -106,7 +115,7 @@ def predictions(
     value = x @ (frame.origin + frame.transform @ at.gamma) + at.ratio * n / (1 + at.ratio * n) * gap
     beyond = x @ (frame.transform * frame.scale) - xbar
     contrast = lambda rest, shrinkage: beyond + rest * xbar
-    of_mean, of_observation = error(at, n, contrast), error(at, n, contrast, observations=1)
+    of_mean, of_observation = error(at, n, contrast), error(at, n, contrast, noise)
     mean_low, mean_high = ends(value, of_mean, level)
     low, high = ends(value, of_observation, level)
     found = Predictions(

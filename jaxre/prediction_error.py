@@ -7,6 +7,7 @@ from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxre.components import Components
 from jaxre.distributions import t_quantile
@@ -105,7 +106,7 @@ def of_components(equations: NormalEquations, ratio: Array, method: str) -> tupl
     return jnp.stack([jnp.stack([of_within, cross]), jnp.stack([cross, of_between])]), none
 
 
-def error(at: Point, sizes: Array, contrast: Callable[[Array, Array], Array], observations: int = 0) -> Error:
+def error(at: Point, sizes: Array, contrast: Callable[[Array, Array], Array], noise: ArrayLike = 0.0) -> Error:
     """Error of x' beta + a_j, or of a_j alone, or of an observation, predicted in groups of the sizes n_j.
 
     g1 = between / (1 + ratio n_j) is the variance of a_j given the data; g2 = d' C d with C the covariance of beta;
@@ -120,14 +121,13 @@ def error(at: Point, sizes: Array, contrast: Callable[[Array, Array], Array], ob
         sizes: (m,) n_j; 0 for a new group.
         contrast: (m, p) d from (1 - s_j, s_j), s_j the shrinkage, in the coordinates of the frame: x - s_j xbar_j for
             x' beta + a_j, and - s_j xbar_j for a_j.
-        observations: 1 adds the variance of one observation.
+        noise: (m,) or () in units of within, variance of what is added to the mean: 1 / weight for an observation.
     """
-    more = float(observations)
 
     def variance(ratio: Array) -> Array:  # in units of within
         rest = 1 / (1 + ratio * sizes)
         d = contrast(rest[:, None], (ratio * sizes * rest)[:, None])
-        return ratio * rest + squares(gls(at.equations, ratio).inverse, d) + more
+        return ratio * rest + squares(gls(at.equations, ratio).inverse, d) + noise
 
     known, slope = jax.jvp(variance, (at.ratio,), (jnp.ones_like(at.ratio),))
     rest = 1 / (1 + at.ratio * sizes)

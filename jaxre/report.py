@@ -32,12 +32,13 @@ def summary(
     """The summary of a fit as users of lme4 know it, with tests, the status and the certificate in words."""
     names = " + ".join(["1", *fit.coefficients[1:]])
     sizes = f"{fit.sizes.min()} to {fit.sizes.max()}" if fit.sizes.min() < fit.sizes.max() else f"{fit.sizes[0]}"
+    kind = "observations" if fit.observations.weights is None else "weighted observations"
     tail = 50 * (1 - inference.level)
     ends = [f"{tail:g} %", f"{100 - tail:g} %"]
     lines = [
         TITLES[fit.method],
         f"Formula: {outcome} ~ {names} + (1 | {group})",
-        f"{fit.n} observations in {len(fit.groups)} groups of {sizes}" + _dropped(fit.dropped),
+        f"{fit.n} {kind} in {len(fit.groups)} groups of {sizes}" + _dropped(fit.dropped),
         "",
         f"{CRITERIA[fit.method]}: {_fixed(-2 * fit.log_likelihood)}",
         _criteria(inference.criteria, fit.p),

@@ -46,13 +46,16 @@ def residuals(
     values: ArrayLike,
     groups: ArrayLike,
     covariates: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
 ) -> Residuals:
     """Marginal and conditional residuals, standardised, and the leverage of every row, in O(n).
 
     With M = X' H^-1 X, v_i row i of H^-1 X and n_j the size of its group: var (y - X beta)_i = within (1 + ratio -
     x_i' M^-1 x_i), var (y - X beta - Z a)_i = within (1 - h_i) with the leverage h_i = ratio / (1 + ratio n_j) +
     v_i' M^-1 v_i, and that of the fixed effects x_i' M^-1 v_i; all at known components. Residuals of one group are
-    correlated, the marginal ones much: their quantile plot is of fewer independent points than it shows.
+    correlated, the marginal ones much: their quantile plot is of fewer independent points than it shows. With weights
+    n_j is their sum in the group, the variances have 1 / w_i in the place of the first 1, and leverages are w_i
+    times as large.
 
     Args:
         moments: sufficient statistics by group.
@@ -60,6 +63,7 @@ def residuals(
         values: (n,) [y], the outcome that the moments are of.
         groups: (n,) integers, place of each row's group in the moments.
         covariates: (n, p - 1) [x]; None for the intercept alone.
+        weights: (n,) [1], those of the moments, if they have any.
 
     Returns:
         Residuals with arrays (n,).
@@ -82,10 +86,14 @@ def residuals(
     if not isinstance(moments, GroupMoments):
         raise TypeError(f"moments must be by group, of group_moments, got {type(moments).__name__}.")
     frame, ratio = moments.frame, jnp.asarray(components.ratio)
-    about = deviations(values, groups, covariates, frame, len(moments.sizes))
+    about = deviations(values, groups, covariates, weights, frame, len(moments.sizes))
+    if (weights is None) != (frame.log_weights is None):
+        raise ValueError(
+            f"weights must be those of the moments, which have {'none' if weights is not None else 'some'}."
+        )
     _same_sizes(about.sizes, moments.sizes)
     fit = gls(normal_equations(stratify(moments)), ratio)
-    means, n, j = jnp.asarray(moments.means), jnp.asarray(moments.sizes), about.codes
+    means, n, j, w = jnp.asarray(moments.means), jnp.asarray(moments.sizes), about.codes, about.weights
     rest = 1 / (1 + ratio * n)
     gap = means[:, -1] - means[:, :-1] @ fit.gamma
     own = about.rows[:, -1] - about.rows[:, :-1] @ fit.gamma[1:]
@@ -94,18 +102,18 @@ def residuals(
     beyond = jnp.pad(about.rows[:, :-1], [(0, 0), (1, 0)])
     x, v = means[j, :-1] + beyond, (rest[:, None] * means[:, :-1])[j] + beyond
     of_mean = squares(fit.inverse, v)
-    smoothed = (ratio * rest)[j] + of_mean
-    spared = ((1 + ratio * (n - 1)) * rest)[j] - of_mean  # 1 - leverage
-    spread = 1 + ratio - squares(fit.inverse, x)
+    smoothed = w * ((ratio * rest)[j] + of_mean)
+    spared = (1 + ratio * (n[j] - w)) * rest[j] / w - of_mean  # (1 - leverage) / weight
+    spread = 1 / w + ratio - squares(fit.inverse, x)
     within, y = jnp.asarray(components.within), jnp.asarray(values)
     found = Residuals(
         marginal=marginal,
         conditional=conditional,
-        marginal_standardised=_over(marginal, within, spread, 1 + ratio),
-        conditional_standardised=_over(conditional, within, spared, jnp.ones_like(ratio)),
+        marginal_standardised=_over(marginal, within, spread, 1 / w + ratio),
+        conditional_standardised=_over(conditional, within, spared, 1 / w),
         marginal_fitted=y - marginal,
         conditional_fitted=y - conditional,
-        fixed_leverage=((x @ fit.inverse) * v).sum(axis=1),
+        fixed_leverage=w * ((x @ fit.inverse) * v).sum(axis=1),
         leverage=smoothed,
     )
     return jax.tree.map(lambda leaf: jnp.where(moments.status == Status.INTERIOR, leaf, jnp.nan), found)
@@ -120,9 +128,10 @@ def _over(residual: Array, within: Array, variance: Array, unit: Array) -> Array
 def _same_sizes(found: Array, expected: Array) -> None:
     if isinstance(found, jax.core.Tracer) or isinstance(expected, jax.core.Tracer):
         return
-    if not np.array_equal(found, expected):
-        wrong = int(np.flatnonzero(np.asarray(found) != np.asarray(expected))[0])
+    same = np.isclose(found, expected, rtol=1e-12 if found.dtype == np.float64 else 1e-5, atol=0)  # sums of weights
+    if not same.all():
+        wrong = int(np.flatnonzero(~same)[0])
         raise ValueError(
-            f"values and groups must be the rows of the moments, got {int(found[wrong])} rows of group {wrong} where "
-            f"the moments have {int(expected[wrong])}; pass the rows that were used, in the numbering of the moments."
+            f"values and groups must be the rows of the moments, got {found[wrong]:g} rows of group {wrong} where "
+            f"the moments have {expected[wrong]:g}; pass the rows that were used, in the numbering of the moments."
         )

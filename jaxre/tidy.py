@@ -115,6 +115,8 @@ def rows(fit: Fitted) -> Table:
     columns = {"value": data.values, "group": fit.groups[data.groups.codes]}
     if data.covariates is not None:
         columns |= {name: data.covariates[:, i] for i, name in enumerate(fit.coefficients[1:])}
+    if data.weights is not None:
+        columns |= {"weight": data.weights}
     return columns | {
         "fitted": found.conditional_fitted,
         "residual": found.conditional,

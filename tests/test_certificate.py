@@ -233,7 +233,8 @@ def test_a_root_of_the_score_that_is_nearly_triple(push, certified):
     assert found.optima == 1
     assert bool(found.certified) == certified
     assert found.ratio == pytest.approx(place, rel=0.03 if push else 1e-3)
-    assert abs(f_at(t, found.ratio)[0]) < 1e-14  # rounding of F, whose terms are about 1
+    # what the certificate takes for the rounding of F, 64 eps of the 3.5 that its terms add up to
+    assert abs(f_at(t, found.ratio)[0]) < 64 * np.finfo(float).eps * 3.5
 
 
 def test_company_in_a_vmap_changes_no_bit():

@@ -165,7 +165,7 @@ def test_labels_and_padding():
 def test_the_sum_of_the_groups_is_the_whole():
     y, groups, covariates = designs.simulate(67, designs.SIZES["unequal"], p=3)
     moments = designs.moments(y, groups, covariates)
-    about = deviations(y, groups, covariates, moments.frame, 6)
+    about = deviations(y, groups, covariates, None, moments.frame, 6)
     np.testing.assert_allclose(about.rows.T @ about.rows, moments.within_cross[1:, 1:], rtol=1e-12, atol=1e-12)
     np.testing.assert_array_equal(about.sizes, moments.sizes)
     gaps = about.means - about.means[0], moments.means[:, 1:] - moments.means[0, 1:]

@@ -184,3 +184,124 @@ def test_known_within():
     with pytest.raises(ValueError, match="got a known one"):
         jaxre.criteria(moments, estimate)
     assert dataclasses.is_dataclass(moments.frame.known)
+
+
+@pytest.mark.parametrize("p", [1, 3])
+@pytest.mark.parametrize("method", ["reml", "ml", "anova"])
+def test_fit(method, p):
+    """That of the pure functions, with labels in any order and a row whose weight is missing."""
+    y, groups, x, w = data(p, seed=3, ratio=9.0)
+    names = np.array(["e", "b", "d", "a", "f", "c"])[groups]
+    more = (np.append(y, 99.0), np.append(names, "a"), None if x is None else np.vstack([x, x[:1]]))
+    fit = jaxre.fit(*more, weights=np.append(w, np.nan), method=method)
+    estimate = getattr(jaxre, method)(jaxre.group_moments(y, groups, x, weights=w))
+    for name in ("between", "within", "icc", "log_likelihood", "beta", "beta_se"):
+        np.testing.assert_allclose(getattr(fit, name), getattr(estimate, name), rtol=1e-11, err_msg=name)
+    assert fit.dropped == 1
+    assert fit.certified
+    np.testing.assert_array_equal(fit.sizes, SIZES)
+    _, design, _ = dense_of(y, groups, x, w)
+    z = dense.indicators(groups)
+    v = fit.within * np.diag(1 / w) + fit.between * z @ z.T
+    effects = fit.between * z.T @ np.linalg.solve(v, y - design @ dense.gls(y, design, v)[0])
+    np.testing.assert_allclose(fit.blup, effects, rtol=1e-9)
+
+
+def test_weights_in_the_summary_and_the_tables():
+    y, groups, x, w = data(2, seed=3, ratio=9.0)
+    fit = jaxre.fit(y, groups, x, weights=w)
+    assert "21 weighted observations in 6 groups of 1 to 6" in str(fit)
+    np.testing.assert_array_equal(fit.augment()["weight"], w)
+    assert "weight" not in jaxre.fit(y, groups, x).augment()
+
+
+@pytest.mark.parametrize("p", [1, 3])
+def test_residuals_and_leverage(p):
+    """r = y - X beta with variance V - X C X', e = D P y with variance D P D for D = within / w; leverage I - D P."""
+    y, groups, x, w = data(p, seed=3, ratio=9.0)
+    fit = jaxre.fit(y, groups, x, weights=w)
+    found, design, z = fit.residuals(), dense.design(len(y), x), dense.indicators(groups)
+    d = fit.within * np.diag(1 / w)
+    v = d + fit.between * z @ z.T
+    projection = dense.projection(design, v)
+    beta, cov = dense.gls(y, design, v)
+    marginal, conditional = y - design @ beta, d @ projection @ y
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11)
+    close(found.marginal, marginal)
+    close(found.conditional, conditional)
+    close(found.marginal_standardised, marginal / np.sqrt(np.diag(v - design @ cov @ design.T)))
+    close(found.conditional_standardised, conditional / np.sqrt(np.diag(d @ projection @ d)))
+    close(found.leverage, 1 - np.diag(d @ projection))
+    close(found.fixed_leverage, np.diag(design @ cov @ design.T @ np.linalg.inv(v)))
+    close(found.leverage.sum(), fit.criteria().effective_parameters)
+    with pytest.raises(ValueError, match="weights must be those of the moments, which have some"):
+        jaxre.residuals(fit.moments, fit.components, y, groups, x)
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_influence_is_a_refit(p):
+    y, groups, x, w = data(p, seed=3, ratio=9.0)
+    fit = jaxre.fit(y, groups, x, weights=w)
+    found = fit.influence()
+    for j in range(len(SIZES)):
+        keep = groups != j
+        refit = jaxre.fit(y[keep], groups[keep], None if x is None else x[keep], weights=w[keep])
+        for name in ("within", "between", "log_likelihood", "beta"):
+            np.testing.assert_allclose(getattr(found.estimate, name)[j], getattr(refit, name), rtol=1e-8, atol=1e-12)
+        change = fit.beta - refit.beta
+        assert found.cook[j] == pytest.approx(change @ np.linalg.solve(fit.beta_cov, change) / (1 + p - 1), rel=1e-7)
+
+
+def test_prediction_of_an_observation_with_a_weight():
+    """Its variance beyond that of the mean is within / weight, whatever the group."""
+    y, groups, x, w = data(2, seed=3, ratio=9.0)
+    fit = jaxre.fit(y, groups, x, weights=w)
+    found = fit.predict([0, 3, 9], x[:3], weights=[0.5, 1.0, 8.0], allow_new=True)
+    np.testing.assert_allclose(found.observation_mse - found.mean_mse, fit.within / np.array([0.5, 1, 8]), rtol=1e-9)
+    plain = fit.predict([0, 3, 9], x[:3], allow_new=True)
+    np.testing.assert_allclose(plain.observation_mse - plain.mean_mse, fit.within, rtol=1e-9)
+    np.testing.assert_array_equal(plain.mean_low, found.mean_low)
+    with pytest.raises(ValueError, match=r"weights must be positive, got 0 in row 1"):
+        fit.predict([0, 3], x[:2], weights=[1, 0])
+
+
+def test_equal_weights_leave_inference_alone():
+    """Tests, intervals and checks do not depend on the unit of within."""
+    y, groups, x, _ = data(2, seed=3, ratio=9.0)
+    plain, heavy = (jaxre.fit(y, groups, x, weights=w) for w in (None, np.full(len(y), 4.0)))
+    np.testing.assert_allclose(plain.coefficient_tests().p_value, heavy.coefficient_tests().p_value, rtol=1e-9)
+    assert plain.f_test().p_value == pytest.approx(heavy.f_test().p_value, rel=1e-9)
+    assert plain.exact_interval().ratio_high == pytest.approx(4 * heavy.exact_interval().ratio_high, rel=1e-9)
+    assert plain.profile_interval("between").high == pytest.approx(heavy.profile_interval("between").high, rel=1e-7)
+    assert plain.criteria().r2_marginal > 0
+    np.testing.assert_allclose(plain.group_effects().mean_mse, heavy.group_effects().mean_mse, rtol=1e-8)
+    conditional = plain.normality_check(), heavy.normality_check()
+    assert conditional[0].p_value == pytest.approx(conditional[1].p_value, rel=1e-7)
+
+
+def test_homogeneity_of_weighted_rows():
+    """Rows that are noisier by what their weights say are not found to be unequal."""
+    rng = np.random.default_rng(5)
+    groups = np.repeat(np.arange(30), 20)
+    w = np.where(groups % 2, 25.0, 1.0)
+    y = rng.normal(size=30)[groups] + rng.normal(size=600) / np.sqrt(w)
+    assert jaxre.fit(y, groups, weights=w).homogeneity_check().p_value > 0.05
+    assert jaxre.fit(y, groups).homogeneity_check().p_value < 1e-10
+
+
+def test_misuse_of_fit():
+    y, groups, x, w = data(2)
+    for weights, match in (
+        (w[1:], r"weights must have shape \(21,\) like values, got \(20,\)"),
+        (np.where(w == w[4], 0, w), "weights must be positive, got 0 in row 4"),
+        (np.where(w == w[4], -2, w), "weights must be positive, got -2 in row 4"),
+        (np.where(w == w[4], np.inf, w), "weights"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            jaxre.fit(y, groups, x, weights=weights)
+    with pytest.raises(ValueError, match="weights"):
+        jaxre.fit(y, groups, weights=np.where(w == w[4], np.nan, w), missing="raise")
+    small, large = (jaxre.fit(y, groups, c, weights=v, method="ml") for c, v in ((None, w), (x, None)))
+    with pytest.raises(ValueError, match="same rows"):
+        jaxre.compare(small, large)
+    assert jaxre.compare(small, jaxre.fit(y, groups, x, weights=w, method="ml")).df == 1
