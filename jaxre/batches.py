@@ -21,7 +21,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxre.classes import Classes, classes_of_block, strata_of_classes
 from jaxre.columns_of_inference import COLUMNS, OF_COEFFICIENTS, inference_of_one
 from jaxre.estimate import Estimate, estimate_of
-from jaxre.moments import Strata, group_moments, moments_of, stratify
+from jaxre.intercept import host_moments
+from jaxre.moments import Strata, group_moments, stratify
 from jaxre.rows import Array, HostRows
 from jaxre.search import KEPT_OPTIMA
 from jaxre.settings import BATCH, LARGE, own_settings, quick_jit
@@ -322,7 +323,7 @@ def _strata(y: np.ndarray, codes: np.ndarray, x: np.ndarray | None, *, p: int) -
     taken, codes = np.unique(codes, return_inverse=True)
     with np.errstate(all="ignore"):
         rows = HostRows(y, codes, x, np.bincount(codes, minlength=len(taken)), (table.min(axis=0), table.max(axis=0)))
-        return stratify(moments_of(rows))
+        return stratify(host_moments(rows))
 
 
 def _stand_in(p: int) -> Dataset:

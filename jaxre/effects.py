@@ -234,9 +234,10 @@ def predict(moments: GroupMoments, ratio: Array, between: Array, within: Array, 
     """Predictions from a fit in the coordinates of the moments' frame, gamma_cov in units of within; NumPy or JAX."""
     x, y = moments.means[:, :-1], moments.means[:, -1]
     shrinkage = ratio * moments.sizes / (1 + ratio * moments.sizes)
-    of_mean = sum((x @ gamma_cov[:, i]) * x[:, i] for i in range(len(gamma)))
+    alone = x.shape[1] == 1  # x is then 1, or 0 where there is no group
+    of_mean = gamma_cov[0, 0] if alone else ((x @ gamma_cov) * x).sum(axis=1)
     return Blup(
-        effect=shrinkage * (y - x @ gamma) / moments.frame.scale + 0.0,  # no -0
+        effect=shrinkage * (y - (gamma[0] if alone else x @ gamma)) / moments.frame.scale + 0.0,  # no -0
         variance=between * (1 - shrinkage) + within * shrinkage**2 * of_mean,
         shrinkage=shrinkage,
     )

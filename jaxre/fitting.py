@@ -12,7 +12,8 @@ from jax.typing import ArrayLike
 
 from jaxre.effects import predict
 from jaxre.fitted import Fit
-from jaxre.moments import moments_of, stratify
+from jaxre.intercept import host_moments
+from jaxre.moments import stratify
 from jaxre.observations import Observations, observe
 from jaxre.optimise import checked
 from jaxre.packed import estimate_one
@@ -75,7 +76,7 @@ def fit(
     data = observe(values, groups, covariates, weights=weights, missing=missing)
     rows = HostRows(data.values, data.groups.slots, data.covariates, data.sizes, data.extremes, data.weights)
     with np.errstate(all="ignore"):  # overflow and 0/0 end in a status
-        moments = moments_of(rows)
+        moments = host_moments(rows)
         if Status(int(moments.status)).failed:
             raise ValueError(_refusal(Status(int(moments.status)), data))
         estimate = estimate_one(stratify(moments), method, optimizer)
@@ -93,7 +94,7 @@ def fit(
     else:  # of first appearance
         order = data.groups.order
         moments = dataclasses.replace(moments, sizes=moments.sizes[order], means=moments.means[order])
-    optima = estimate.optima_ratio[~np.isnan(estimate.optima_ratio)]
+    optima = sorted(ratio for ratio in estimate.optima_ratio.tolist() if ratio == ratio)
     return Fit(
         method=method,
         between=float(estimate.between),
@@ -109,7 +110,7 @@ def fit(
         status=status,
         certified=bool(estimate.certified),
         optima=int(estimate.optima),
-        optima_ratio=np.sort(optima),
+        optima_ratio=np.array(optima),
         gap=float(estimate.gap),
         steps=int(estimate.steps),
         groups=data.groups.labels,

@@ -158,7 +158,12 @@ def fixed(x: Array, xp: Any) -> Array:
 def power_of_two_below(size: Array, xp: Any) -> Array:
     """The power of two s with s * size in [1/2, 1), exact to multiply by; 1 where size is 0."""
     if xp is np:
-        return np.array([2.0 ** min(max(-math.frexp(column)[1], -1022), 1022) for column in size.tolist()])
+        return np.array([power_of_two(column) for column in size.tolist()])
     _, exponent = xp.frexp(size)
     limit = xp.finfo(size.dtype).maxexp - 2
     return xp.ldexp(xp.ones_like(size), xp.minimum(xp.maximum(-exponent, -limit), limit))
+
+
+def power_of_two(size: float) -> float:
+    """The same of one double."""
+    return math.ldexp(1.0, min(max(-math.frexp(size)[1], -1022), 1022))

@@ -183,15 +183,18 @@ def moments_of(rows: Rows, known: Array | None = None) -> GroupMoments:
     size_or_one = xp.where(sizes > 0, sizes, 1)
 
     pilot = rows.first * scale
-    anchors = pilot[:, None] + rows.sums(scale) / size_or_one
-    sums, cross = rows.residual_products(scale, anchors, None)
-    correction = sums / size_or_one
+    anchors = rows.sums(scale)  # in place, since many groups are large arrays; a JAX array is replaced instead
+    anchors /= size_or_one
+    anchors += pilot[:, None]
+    correction, cross = rows.residual_products(scale, anchors, None)
+    correction /= size_or_one
     cross = cross - (correction * sizes) @ correction.T
-    from_pilot = anchors - pilot[:, None]
-    rough_centre = (from_pilot @ sizes) / n
-    deviations = (from_pilot - rough_centre[:, None]) + correction
+    deviations = anchors - pilot[:, None]
+    rough_centre = (deviations @ sizes) / n
+    deviations -= rough_centre[:, None]
+    deviations += correction
     drift = (deviations @ sizes) / n
-    deviations = deviations - drift[:, None]
+    deviations -= drift[:, None]
     centre = pilot + (rough_centre + drift)
     rounding = eps * xp.maximum(abs(low), abs(high)) * scale  # (p,) what the last digit of the input is worth
 
@@ -312,10 +315,15 @@ def stratify(moments: GroupMoments) -> Strata:
         single = (moments.sizes > 0).astype(moments.sizes.dtype)
         return Strata(sizes=moments.sizes, counts=single, means=moments.means, scatter=None, **shared)
     every = np.asarray(moments.sizes)
-    if every.min() == every.max():
-        sizes, stratum, taken = every[:1], np.zeros(len(every), np.intp), np.array([len(every)])
-    else:
-        sizes, stratum, taken = np.unique(every, return_inverse=True, return_counts=True)
+    if isinstance(moments.means, np.ndarray) and 0 < np.count_nonzero(every) < len(every):
+        moments = dataclasses.replace(moments, means=moments.means[every > 0])
+        every = every[every > 0]
+    if isinstance(moments.means, np.ndarray) and (every == every[0]).all():  # balanced
+        mean = moments.means.sum(axis=0) / len(every)
+        gap = moments.means - mean
+        count = np.array([len(every) if every[0] > 0 else 0], every.dtype)
+        return Strata(sizes=every[:1], counts=count, means=mean[None], scatter=(gap.T @ gap)[None], **shared)
+    sizes, stratum, taken = _distinct(every)
     counts = (taken * (sizes > 0)).astype(sizes.dtype)
     means: Any
     scatter: Any
@@ -340,13 +348,20 @@ def as_strata(moments: GroupMoments | Strata) -> Strata:
     return stratify(moments)
 
 
+def _distinct(sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The distinct sizes in ascending order, which of them each is, and how often each occurs."""
+    if sizes.min() >= 0 and sizes.max() <= 2 * len(sizes) + 100:
+        whole = sizes.astype(np.intp)
+        if (whole == sizes).all():
+            taken = np.bincount(whole)
+            places = np.flatnonzero(taken)
+            return places.astype(sizes.dtype), (np.cumsum(taken > 0) - 1)[whole], taken[places]
+    return np.unique(sizes, return_inverse=True, return_counts=True)
+
+
 def _stratum_products(table: np.ndarray, stratum: np.ndarray, strata: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean and scatter of the rows of `table` in each stratum, with the rows sorted by stratum once."""
-    if strata == 1:
-        mean = table.sum(axis=0) / len(table)
-        gap = table - mean
-        return mean[None], (gap.T @ gap)[None]
-    order = np.argsort(stratum, kind="stable")
+    order = np.argsort(stratum.astype(np.uint16) if strata <= 1 << 16 else stratum, kind="stable")  # by radix if short
     table, stratum = table[order], stratum[order]
     counts = np.bincount(stratum, minlength=strata)
     starts = np.cumsum(counts) - counts

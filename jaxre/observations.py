@@ -214,21 +214,28 @@ def _from_integers(array: np.ndarray) -> Labels | None:
         return None
     if array.dtype.itemsize < 8:
         array = array.astype(np.int64)  # or the difference of two labels could overflow
+    if len(array) > 300 and 0 <= low <= (high - low) // 4:
+        low = 0  # some slots stay free, and nothing needs subtracting
     slots = array if low == 0 and array.dtype != np.uint64 else (array - array.dtype.type(low))
     slots = slots.astype(np.intp, copy=False)
     size = high - low + 1
+    order = _first_seen_slots(slots, size)
+    return Labels(slots, (order.astype(array.dtype) + array.dtype.type(low)).astype(given), order, size, 0)
+
+
+def _first_seen_slots(slots: np.ndarray, size: int) -> np.ndarray:
+    """The slots that are taken, in order of first appearance."""
     if len(slots) <= 300:
-        order = np.array(list(dict.fromkeys(slots.tolist())), np.intp)
-        return Labels(slots, (order.astype(array.dtype) + array.dtype.type(low)).astype(given), order, size, 0)
+        return np.array(list(dict.fromkeys(slots.tolist())), np.intp)
     first = np.full(size, -1, np.intp)
     soon = min(len(slots), 8 * size)  # most groups show up early; only rows of the others are looked at again
     first[slots[:soon][::-1]] = np.arange(soon - 1, -1, -1)  # the last write to a slot is its first row
-    if soon < len(slots) and (first < 0).any():
-        late = np.flatnonzero(first[slots[soon:]] < 0)[::-1] + soon
+    if soon < len(slots):
+        late = np.flatnonzero((first < 0)[slots[soon:]])[::-1] + soon
         first[slots[late]] = late
-    taken = np.flatnonzero(first >= 0)
-    order = taken[np.argsort(first[taken], kind="stable")]
-    return Labels(slots, (order.astype(array.dtype) + array.dtype.type(low)).astype(given), order, size, 0)
+    seen = np.zeros(len(slots), bool)
+    seen[first[first >= 0]] = True
+    return slots[seen]
 
 
 def _from_hashables(items: list[Any]) -> Labels:

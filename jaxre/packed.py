@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 from typing import Any
 
@@ -36,7 +37,10 @@ def estimate_one(strata: Strata, method: str, optimizer: optax.GradientTransform
 
 
 def _call(packed: np.ndarray, *key: Any, whole: bool) -> list[Any]:
-    return _split(np.asarray(_kernel(*key, whole)(packed)), _shapes(key[-1]))
+    """Floats and arrays of the packed answer."""
+    found = np.asarray(_kernel(*key, whole)(packed))
+    numbers = found.tolist()
+    return [found[start:end].reshape(shape) if shape else numbers[start] for start, end, shape in _places(key[-1])]
 
 
 @functools.lru_cache(maxsize=64)
@@ -105,6 +109,13 @@ def _shapes(p: int) -> list[tuple[int, ...]]:
     special: dict[str, tuple[int, ...]] = {"optima_ratio": (KEPT_OPTIMA,)}
     special |= dict.fromkeys(("beta", "beta_se", "gamma"), (p,)) | dict.fromkeys(("beta_cov", "gamma_cov"), (p, p))
     return [(), *(special.get(name, ()) for name in _ESTIMATE)]
+
+
+@functools.lru_cache(maxsize=64)
+def _places(p: int) -> list[tuple[int, int, tuple[int, ...]]]:
+    shapes = _shapes(p)
+    ends = list(itertools.accumulate(map(math.prod, shapes)))
+    return list(zip([0, *ends], ends, shapes, strict=False))
 
 
 def _split(packed: Any, shapes: list[tuple[int, ...]]) -> list[Any]:

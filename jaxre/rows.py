@@ -11,7 +11,8 @@ rows have weights, each row counts as often as its weight says, in sums, product
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 import jax
@@ -19,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 MANY = 20_000  # rows from which on a pass is worth saving
+RUN = 2048  # rows whose products are added up before they join the others
 SPREAD = 1e-4  # mean square within groups, as a share of the squared range, from which on means need no correction
 NEGLIGIBLE = 2e-3  # eps over the relative error that may be left in a group mean, 1e-13 of its standard error
 
@@ -81,11 +83,14 @@ class HostRows:
             self.first = middle if covariates is None else np.append(np.median(covariates[:4095], axis=0), middle)
         self.block = max(1 << 15, len(sizes) // 2)
 
-    def _blocks(self, scale: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+    def _blocks(self, scale: np.ndarray) -> Iterable[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+        """(q, rows) scaled columns, codes and weights of each block; the columns are the caller's to write on."""
+        if self.covariates is None and len(self.values) <= self.block:
+            return (((self.values * scale)[None], self.codes, self.weights),)
+        return self._several_blocks(scale)
+
+    def _several_blocks(self, scale: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
         rows, weights = len(self.values), self.weights
-        if self.covariates is None and rows <= self.block:
-            yield (self.values * scale)[None], self.codes, weights
-            return
         buffer = np.empty((self.columns, min(rows, self.block)))
         for start in range(0, rows, self.block):
             part = slice(start, min(start + self.block, rows))
@@ -97,7 +102,7 @@ class HostRows:
 
     def sums(self, scale: np.ndarray) -> np.ndarray:
         total, pilot = np.zeros((self.columns, len(self.sizes))), self.first * scale
-        for block, codes, weights in self._blocks(scale):  # ours to write on
+        for block, codes, weights in self._blocks(scale):
             block -= pilot[:, None]
             _add_by_group(total, codes, block if weights is None else block * weights)
         return total
@@ -108,32 +113,44 @@ class HostRows:
         gathered = np.empty(min(len(self.values), self.block))
         for block, codes, weights in self._blocks(scale):
             for column, anchor in zip(block, anchors, strict=True):
-                column -= np.take(anchor, codes, out=gathered[: len(codes)], mode="clip")
+                column -= anchor.take(codes, out=gathered[: len(codes)], mode="clip")
             yield block, codes, weights
 
     def residual_products(
         self, scale: np.ndarray, anchors: np.ndarray, rotation: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         total, products = np.zeros_like(anchors), np.zeros((self.columns, self.columns))
-        seen, careful = 0, np.ones(self.columns, bool)
+        seen, careful = 0, None
         for block, codes, weights in self._residuals(scale, anchors):
             rotated = block if rotation is None else rotation.T @ block
             weighted = rotated if weights is None else rotated * weights
-            for start in range(0, len(codes), 2048):  # short runs, then a sum of sums: less rounding
-                run = slice(start, start + 2048)
-                products += weighted[:, run] @ rotated[:, run].T
+            _add_products(products, weighted, rotated)
             if seen == 0 and len(self.values) > MANY and rotation is None and weights is None:
-                # a mean has lost about eps sqrt(n_j) |mean - pilot| + eps |mean|; sd / sqrt(n_j) is what it is known to
-                from_pilot = self.sizes * abs(anchors - (self.first * scale)[:, None])
-                off = np.maximum(from_pilot, np.sqrt(self.sizes) * abs(anchors)).max(axis=1)
-                careful = products.diagonal() < len(codes) * np.maximum(SPREAD, (NEGLIGIBLE * off) ** 2)
+                least = products.diagonal() / len(codes)
+                careful = (least < SPREAD) | self._lossy(scale, anchors, np.sqrt(least) / NEGLIGIBLE)
             seen += len(codes)
             _add_by_group(total, codes, weighted, careful)
-        doubtful = ~careful & (products.diagonal() < SPREAD * seen)  # the first block was not like the others
-        if doubtful.any():
-            for block, codes, _ in self._residuals(scale, anchors):
-                _add_by_group(total, codes, block, doubtful)
+        if careful is not None:
+            doubtful = ~careful & (products.diagonal() < SPREAD * seen)  # the first block was not like the others
+            if doubtful.any():
+                for block, codes, _ in self._residuals(scale, anchors):
+                    _add_by_group(total, codes, block, doubtful)
         return total, products
+
+    def _lossy(self, scale: np.ndarray, anchors: np.ndarray, most: np.ndarray) -> np.ndarray:
+        """Mask of the columns in which the mean of a group may have lost more than `most` eps sd / sqrt(n_j), sd = 1.
+
+        A sum of m numbers one after the other is off by eps / 4 sqrt(m) times itself, and here they are added up within
+        each of b blocks first: sqrt(m / b) + sqrt(b) at most. And the mean itself is rounded.
+        """
+        blocks = math.ceil(len(self.values) / self.block)
+        root, pilot = np.sqrt(self.sizes), (self.first * scale)[:, None]
+        steps = root * np.minimum(root, root / math.sqrt(blocks) + math.sqrt(blocks)) / 2
+        reach = np.maximum(anchors.max(axis=1), -anchors.min(axis=1))
+        far = np.maximum(steps.max() * (reach + abs(pilot[:, 0])), root.max() * reach) > most
+        for i in np.flatnonzero(far):  # the largest group need not be the one that lies far off
+            far[i] = (np.maximum(steps * abs(anchors[i] - pilot[i]), root * abs(anchors[i])) > most[i]).any()
+        return far
 
     def triangle(self, scale: np.ndarray, anchors: np.ndarray) -> np.ndarray:
         triangle = np.zeros((0, self.columns - 1))
@@ -141,6 +158,22 @@ class HostRows:
             rows = block[:-1].T if weights is None else (block[:-1] * np.sqrt(weights)).T
             triangle = np.asarray(np.linalg.qr(np.concatenate([triangle, rows]), mode="r"))
         return triangle
+
+
+def _add_products(products: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
+    """Add a b', which is symmetric; in short runs, then a sum of sums, which means less rounding."""
+    rows = a.shape[1]
+    if rows <= RUN:
+        products += a @ b.T
+        return
+    whole = rows // RUN * RUN
+    runs = [(column[:whole].reshape(-1, RUN), column[whole:]) for column in a]
+    others = runs if a is b else [(column[:whole].reshape(-1, RUN), column[whole:]) for column in b]
+    for i, (left, left_rest) in enumerate(runs):
+        for j, (right, right_rest) in enumerate(others[: i + 1]):
+            one = np.vecdot(left, right).sum() + left_rest @ right_rest
+            products[i, j] += one
+            products[j, i] += one if i != j else 0.0
 
 
 def _add_by_group(total: np.ndarray, codes: np.ndarray, block: np.ndarray, wanted: np.ndarray | None = None) -> None:

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
 
 
-@contextlib.contextmanager
-def own_settings() -> Iterator[None]:
+class own_settings:
     """Double precision and no stopping at NaN in this thread, whatever JAX is set to outside."""
-    with (
-        jax.enable_x64(True),
-        jax.debug_nans(False),
-        jax.debug_infs(False),
-        jax.numpy_rank_promotion("allow"),
-        jax.numpy_dtype_promotion("standard"),
-    ):
-        yield
+
+    def __enter__(self) -> None:
+        self.contexts = [jax.enable_x64(True)]
+        self.contexts += [context(value) for name, context, value in _SETTINGS if getattr(jax.config, name) != value]
+        for context in self.contexts:
+            context.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        for context in reversed(self.contexts):
+            context.__exit__(*error)
+
+
+_SETTINGS: tuple[tuple[str, Callable[[Any], Any], Any], ...] = (
+    ("jax_debug_nans", jax.debug_nans, False),
+    ("jax_debug_infs", jax.debug_infs, False),
+    ("jax_numpy_rank_promotion", jax.numpy_rank_promotion, "allow"),
+    ("jax_numpy_dtype_promotion", jax.numpy_dtype_promotion, "standard"),
+)
 
 
 Options = list[dict[str, Any]]  # for the compiler, the best first; not every XLA knows each

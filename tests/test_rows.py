@@ -3,14 +3,16 @@
 from fractions import Fraction
 
 import designs
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scripts import load
 
 import jaxre
+from jaxre.intercept import moments_of_outcome
 from jaxre.moments import moments_of
-from jaxre.rows import TracedRows
+from jaxre.rows import HostRows, TracedRows
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -132,3 +134,29 @@ def test_a_fit_of_many_rows_is_exact(p, off):
     assert found.between == pytest.approx(float(between), rel=1e-12)
     assert found.within == pytest.approx(float(within), rel=1e-12)
     assert found.certified
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("sizes", [[5] * 6, [3, 1, 8, 0, 5, 20], [1, 1, 1], [7], [0, 0, 4, 2]], ids=str)
+@pytest.mark.parametrize("shift", [0.0, 1e12])
+def test_moments_of_an_outcome_alone_are_those_of_the_general_steps(sizes, shift, weighted):
+    rng = np.random.default_rng(len(sizes))
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    y = np.round(rng.normal(size=len(groups)) + rng.normal(size=len(sizes))[groups], 3) + shift
+    weights = rng.uniform(0.5, 2, len(y)) if weighted else None
+    extremes = (y.min(keepdims=True), y.max(keepdims=True))
+    rows = lambda: HostRows(y, groups, None, np.bincount(groups, minlength=len(sizes)), extremes, weights)
+    quick, plain = moments_of_outcome(rows()), moments_of(rows())
+    spread = abs(plain.means[:, 1]).max()
+    for a, b in zip(jax.tree.leaves(quick), jax.tree.leaves(plain), strict=True):
+        assert np.shape(a) == np.shape(b)
+        np.testing.assert_allclose(a, b, rtol=1e-15, atol=4 * np.finfo(float).eps * spread)  # the same steps
+
+
+@pytest.mark.parametrize("y", [[2.0] * 6, [np.inf] + [1.0] * 5, [1e-320, 2e-320, 3e-320, 1e-320, 0, 0]], ids=str)
+def test_moments_of_an_outcome_alone_have_the_status_of_the_general_steps(y):
+    y, groups = np.array(y), np.array([0, 0, 0, 1, 1, 1])
+    extremes = (y.min(keepdims=True), y.max(keepdims=True))
+    rows = lambda: HostRows(y, groups, None, np.bincount(groups), extremes)
+    with np.errstate(all="ignore"):
+        assert moments_of_outcome(rows()).status == moments_of(rows()).status

@@ -25,6 +25,7 @@ ORDER = (
     "sweep",
     "frame",
     "moments",
+    "intercept",
     "stacking",
     "settings",
     "eager",
