@@ -23,10 +23,11 @@ from jaxre.columns_of_inference import COLUMNS, OF_COEFFICIENTS, inference_of_on
 from jaxre.estimate import Estimate, estimate_of
 from jaxre.intercept import host_moments
 from jaxre.moments import Strata, group_moments, stratify
+from jaxre.passes import Passes, passes_on_host
 from jaxre.rows import Array, HostRows
 from jaxre.search import KEPT_OPTIMA
 from jaxre.settings import BATCH, LARGE, own_settings, quick_jit
-from jaxre.shared import Reduced, SharedDesign, estimate_one, predict_one, reduce_block
+from jaxre.shared import Reduced, SharedDesign, estimate_one, predict_one, reduce_block, reduce_passes
 from jaxre.stacking import padded, stacked
 from jaxre.status import Status
 
@@ -219,6 +220,10 @@ def _prepare_shared(design: SharedDesign, values: Array) -> Reduced:
     return reduce_block(design, values, design.spectrum.values.dtype)
 
 
+def _prepare_passes(design: SharedDesign, made: Passes) -> Reduced:
+    return reduce_passes(design, made, design.spectrum.values.dtype)
+
+
 def _one_shared(
     design: SharedDesign, data: Reduced, plan: Plan, whole: bool
 ) -> tuple[Estimate, Array, dict[str, Array]]:
@@ -227,9 +232,18 @@ def _one_shared(
     return estimate, settled, {"blup": effects, "blup_se": errors}
 
 
-def fit_shared(plan: Plan, design: SharedDesign, block: np.ndarray) -> np.ndarray:
-    """Packed numbers of the columns of a block (n, datasets) over one design."""
-    return run(plan, design, block, _prepare_shared, _one_shared)
+def placed(design: SharedDesign) -> SharedDesign:
+    """The design on the device, once for all blocks."""
+    with own_settings():
+        return jax.device_put(design)
+
+
+def fit_shared(plan: Plan, design: SharedDesign, there: SharedDesign, block: np.ndarray) -> np.ndarray:
+    """Packed numbers of the columns of a block (n, datasets) over one design, on the host and `there` on the device."""
+    if plan.mesh is None and jax.default_backend() == "cpu":
+        made = passes_on_host(design.inner, design.sizes, block)
+        return run(plan, there, made, _prepare_passes, _one_shared)
+    return run(plan, there, block, _prepare_shared, _one_shared)
 
 
 # ---- the intercept alone, strata by group size

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxre.batches import BLOCK, Plan, fit_design, fit_missing, fit_shared, fit_strata, widths
+from jaxre.batches import BLOCK, Plan, fit_design, fit_missing, fit_shared, fit_strata, placed, widths
 from jaxre.classes import MOST_CLASSES
 from jaxre.columns import beyond_doubles, coefficients_of, frame_of, numbers, refuse_too_many
 from jaxre.fits import FitMany, unpacked
@@ -55,14 +55,15 @@ def fit_matrix(
     if verdict.failed:
         return unpacked(_without_estimates(plan, out, verdict, len(names), len(present)), *rest)
     design = shared_design(codes, x, plan.method == "reml") if len(present) <= MOST_GROUPS else None
+    there = None if design is None else placed(design)
     size, bar = _chunk(chunk, n, plan), Progress(count, progress)
     for start in range(0, count, size):
         part = slice(start, min(start + size, count))
         block = _block(values, part, rows)
         odd = np.arange(block.shape[1])
-        if design is not None and _some_complete(block):
+        if design is not None and there is not None and _some_complete(block):
             # the columns keep their places, or their company would change their bits
-            fitted = fit_design(plan, codes, x, block) if plan.inference else fit_shared(plan, design, block)
+            fitted = fit_design(plan, codes, x, block) if plan.inference else fit_shared(plan, design, there, block)
             out[:, part] = fitted
             odd = _doubtful(out[0, part], block)
         if len(odd):

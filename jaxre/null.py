@@ -192,14 +192,14 @@ def _concrete_design(strata: Strata, restricted: bool) -> NullDesign:
 
 def _padded(spectrum: Spectrum) -> Spectrum:
     """The largest eigenvalue and size again, with a count of 0."""
-    q, of_log = (bucket(len(column)) for column in (spectrum.values, spectrum.log_values))
+    q, of_log = bucket(len(spectrum.values)), bucket(len(spectrum.log_counts))
     repeat = lambda column, size: np.pad(column, (0, size - len(column)), mode="edge")
     blank = lambda table, size: np.pad(table, [(0, 0)] * (table.ndim - 1) + [(0, size - table.shape[-1])])
     return dataclasses.replace(
         spectrum,
         values=repeat(spectrum.values, q),
         counts=blank(spectrum.counts, q),
-        log_values=repeat(spectrum.log_values, of_log),
+        log_values=None if spectrum.log_values is None else repeat(spectrum.log_values, of_log),
         log_counts=blank(spectrum.log_counts, of_log),
         proof=jax.tree.map(lambda table: blank(table, q), spectrum.proof),
     )
@@ -211,7 +211,7 @@ def _traced_design(strata: Strata, restricted: bool) -> NullDesign:
     nu, counts, _ = _eigenvalues(strata, jnp)
     nu, counts = jnp.where(valid, nu, 1.0), jnp.where(valid, counts, 1.0)
     nu, counts = _ascending(nu, counts)
-    log_values, log_counts = (nu, counts) if restricted else _ascending(strata.sizes, strata.counts)
+    log_values, log_counts = (None, counts) if restricted else _ascending(strata.sizes, strata.counts)
     groups, unknown = strata.counts.sum(), jnp.zeros((PARTS, len(nu)), nu.dtype)
     spectrum = Spectrum(
         rows=strata.rows,

@@ -117,9 +117,9 @@ def descend(
 
     The loop evaluates, lets the optimiser propose, and keeps the proposal inside the basin, whose ends close in with
     the sign of every score; a proposal outside goes to the middle. It ends on the score, not on the change of the
-    criterion. Where MAX_STEPS of the optimiser have not converged, alternating steps take over. The parameters are a
-    pair of scalars, and so is all else: under vmap each is one vector over the datasets. Nothing happens where not
-    `wanted`.
+    criterion, and does not begin where the start is a root already. Where MAX_STEPS of the optimiser have not
+    converged, alternating steps take over. The parameters are a pair of scalars, and so is all else: under vmap each is
+    one vector over the datasets. Nothing happens where not `wanted`.
     """
     n, size = curve.n, curve.size
     eps = jnp.finfo(size.dtype).eps
@@ -131,6 +131,14 @@ def descend(
         at = curve.at(jnp.exp(params[1] - params[0]))
         return deviance(at.log_det, at.quadratic, n, jnp.exp(params[0])) / 2
 
+    def closed_in(at: Profile, low: Array, high: Array) -> tuple[Array, Array]:
+        """Whether a point is as good as the root of the score, and the root by one more Newton step."""
+        slope, bend = score(at, n), curvature(at, n)
+        closing = jnp.where(bend > 0, -slope / bend, jnp.inf)
+        settled = (abs(closing) <= enough * (at.ratio + 1 / size)) | (abs(slope) <= score_noise(at, n) / 8)
+        settled = settled | (high - low <= 4 * eps * low)
+        return settled, jnp.clip(at.ratio + jnp.where(settled & (abs(closing) < at.ratio), closing, 0), low, high)
+
     def step(state: tuple[Array, ...]) -> tuple[Array, ...]:
         ratio, log_within, low, high, count, state_of, memory = state
         at = curve.at(ratio)
@@ -138,7 +146,7 @@ def descend(
         log_within = jnp.where(count == 0, best_within, log_within)
         params = (log_within, log_within + jnp.log(ratio))
         value, gradient, hessian = derivatives(at, n, jnp.exp(log_within))
-        slope, bend = score(at, n), curvature(at, n)
+        slope = score(at, n)
         low, high = jnp.where(slope < 0, ratio, low), jnp.where(slope < 0, high, ratio)
         memory = jax.tree.map(lambda new, old: jnp.where(count == 0, new, old), chosen.init(params), memory)
         proposal, memory = chosen.update(
@@ -152,16 +160,15 @@ def descend(
         next_ratio = jnp.where(inside, next_ratio, middle_ratio(low, high, size))
         next_within = jnp.where(inside & ~given_up, moved[0], best_within)
 
-        closing = jnp.where(bend > 0, -slope / bend, jnp.inf)
-        settled = (abs(closing) <= enough * (ratio + 1 / size)) | (abs(slope) <= score_noise(at, n) / 8)
-        settled = settled | (high - low <= 4 * eps * low)
+        settled, root = closed_in(at, low, high)
         done = settled | (count >= MAX_STEPS + MAX_ALTERNATIONS) | ~jnp.isfinite(slope)
-        root = jnp.clip(ratio + jnp.where(settled & (abs(closing) < ratio), closing, 0), low, high)
         state_of = jnp.where(settled, SETTLED, jnp.where(done, FAILED, state_of))
         return jnp.where(done, root, next_ratio), next_within, low, high, count + 1, state_of, memory
 
     blank = jnp.zeros_like(start)
-    first = (start, blank, low, high, blank, jnp.where(wanted, blank, SETTLED), chosen.init((blank, blank)))
+    there, root = closed_in(curve.at(start), low, high)  # an iteration costs more than a look
+    begin = jnp.where(there & wanted, root, start)
+    first = (begin, blank, low, high, blank, jnp.where(there | ~wanted, SETTLED, RUNNING), chosen.init((blank, blank)))
     ratio, _, _, _, steps, state_of, _ = jax.lax.while_loop(lambda state: state[5] == RUNNING, step, first)
     return Descent(ratio=ratio, settled=state_of == SETTLED, steps=steps)
 

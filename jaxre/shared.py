@@ -13,13 +13,13 @@ from jaxre.estimate import Estimate, in_user_units
 from jaxre.frame import Frame, power_of_two_below, rounding_floor
 from jaxre.moments import GroupMoments, moments_of
 from jaxre.optimum import Optimum, anova_ratio, code_of
+from jaxre.passes import SAMPLED, Passes
 from jaxre.records import record
 from jaxre.rows import Array, HostRows
 from jaxre.search import KEPT_OPTIMA, quick_search, whole_search
 from jaxre.spectrum import Coordinates, Spectrum, spectral_curve, spectral_profile, spectrum_of
 from jaxre.status import Status
 
-SAMPLED = 16  # rows that say how an outcome is scaled
 MOST_GROUPS = 4000  # groups up to which the eigenvalues of a design are worth their time
 
 
@@ -36,8 +36,10 @@ class SharedDesign:
     """(n,) int32 group of each row, ascending."""
     sizes: Array
     """(groups,) [1]."""
-    basis: Array
-    """(n, p) orthonormal columns that span X; (n, 0) for the intercept alone, where a pilot serves as well."""
+    by_group: Array
+    """(groups, p) sums over each group of `basis`, orthonormal columns (n, p) that span X."""
+    within: Array
+    """(w, p) products of `inner` with that basis."""
     inner: Array
     """(n, w) orthonormal columns that span the covariates less their group means."""
     from_groups: Array
@@ -96,7 +98,8 @@ def shared_design(codes: np.ndarray, covariates: np.ndarray | None, restricted: 
         spectrum=spectrum,
         codes=codes.astype(np.int32),
         sizes=sizes.astype(float),
-        basis=basis if p > 1 else basis[:, :0],
+        by_group=by_group,
+        within=inner.T @ basis,
         inner=inner,
         from_groups=(vectors * root / sizes[:, None]).T.copy(),
         from_inner=-(inner.T @ basis @ by_group.T @ (vectors / root)).T,
@@ -162,6 +165,11 @@ class Reduced:
 
 
 def reduce_block(design: SharedDesign, y: Array, dtype: jnp.dtype) -> Reduced:
+    """A block (n, datasets) by two passes over it on the device, in its own precision up to the pilot, then `dtype`."""
+    return reduce_passes(design, reduce_rows(design, y, dtype), dtype)
+
+
+def reduce_rows(design: SharedDesign, y: Array, dtype: jnp.dtype) -> Passes:
     """Two passes over a block (n, datasets): centred on a pilot and scaled in its own precision, then in `dtype`.
 
     The scale comes from a sample of the rows, which suits all but data with rows beyond 1e100 times those: what then
@@ -172,33 +180,36 @@ def reduce_block(design: SharedDesign, y: Array, dtype: jnp.dtype) -> Reduced:
     scale = power_of_two_below(jnp.where(jnp.isfinite(reach), reach, 0), jnp)
     # once, for all that read it
     centred = jax.lax.optimization_barrier((y * scale - pilot * scale).astype(dtype))
-    groups, n, p = len(design.sizes), y.shape[0], design.of_basis.shape[0]
     product = lambda a, b: jnp.matmul(a.astype(dtype), b, precision=jax.lax.Precision.HIGHEST)
-    by_group = lambda rows: jax.ops.segment_sum(rows, design.codes, groups, indices_are_sorted=True)
-    if p > 1:
-        along = product(design.basis.T, centred)
-        centred = centred - product(design.basis, along)
-        sums = by_group(centred)
-    else:
-        sums = by_group(centred)
-        along = sums.sum(axis=0, keepdims=True)
-    means = sums / design.sizes.astype(dtype)[:, None]
-    within = centred - means[design.codes]
-    u = product(design.from_groups, sums)
-    if design.inner.shape[1]:
-        inside = product(design.inner.T, within)
+    sums = jax.ops.segment_sum(centred, design.codes, len(design.sizes), indices_are_sorted=True)
+    within = centred - (sums / design.sizes.astype(dtype)[:, None])[design.codes]
+    inside = product(design.inner.T, within)
+    if len(inside):
         within = within - product(design.inner, inside)
-        u = u + product(design.from_inner, inside)
-    floor = (within * within).sum(axis=0)
+    return Passes(pilot=pilot, scale=scale, sums=sums, inside=inside, floor=(within * within).sum(axis=0))
+
+
+def reduce_passes(design: SharedDesign, made: Passes, dtype: jnp.dtype) -> Reduced:
+    """A block in the coordinates of the spectrum, from the sums over its rows."""
+    n, p = len(design.codes), design.of_basis.shape[0]
+    product = lambda a, b: jnp.matmul(a.astype(dtype), b, precision=jax.lax.Precision.HIGHEST)
+    sums, inside, floor = made.sums.astype(dtype), made.inside.astype(dtype), made.floor.astype(dtype)
+    if p == 1:
+        along = sums.sum(axis=0, keepdims=True)
+        u = product(design.from_groups, sums)
+    else:  # what X explains is taken away first, because it may be large
+        along = product((design.by_group / design.sizes[:, None]).T, sums) + product(design.within.T, inside)
+        u = product(design.from_groups, sums - product(design.by_group, along))
+        u = u + product(design.from_inner, inside - product(design.within, along))
     distinct = design.spectrum.values.shape[0]
     squares = u * u
     if distinct < u.shape[0]:
         squares = jax.ops.segment_sum(squares, design.member, distinct, indices_are_sorted=True)
     coefficients = product(design.of_basis, along)
-    eps = float(jnp.finfo(dtype).eps)
+    eps, wide = float(jnp.finfo(dtype).eps), made.pilot.dtype
     explained = (along * along).sum(axis=0) / (n if p == 1 else 1)
     spread = jnp.sqrt(floor + squares.sum(axis=0) + explained)  # at least the largest deviation from the pilot
-    rounding = jnp.finfo(y.dtype).eps * (abs(pilot) * scale + spread) + (eps * spread if dtype != y.dtype else 0.0)
+    rounding = jnp.finfo(wide).eps * (abs(made.pilot) * made.scale + spread) + (eps * spread if dtype != wide else 0.0)
     slopes = abs(product(jnp.diag(design.rounding.astype(dtype)), coefficients)).sum(axis=0)
     noise = rounding_floor(n, rounding + slopes, p > 1)
     status = jnp.where(floor > noise, 0, int(Status.UNBOUNDED))
@@ -209,8 +220,8 @@ def reduce_block(design: SharedDesign, y: Array, dtype: jnp.dtype) -> Reduced:
         outcome=Coordinates(squares=squares, floor=floor, valid=status == Status.INTERIOR),
         coordinates=u,
         coefficients=coefficients,
-        scale=scale,
-        pilot=pilot,
+        scale=made.scale,
+        pilot=made.pilot,
         status=status,
     )
 

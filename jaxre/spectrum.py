@@ -52,8 +52,8 @@ class Spectrum:
     """(r,) distinct eigenvalues nu_i of Z' P0 Z."""
     counts: Array
     """(r,) [1], how often each occurs."""
-    log_values: Array
-    """(l,) the terms of L: the eigenvalues again, or for the full likelihood the distinct group sizes."""
+    log_values: Array | None
+    """(l,) the terms of L: the distinct group sizes for the full likelihood, None for the eigenvalues again."""
     log_counts: Array
     """(l,) [1], how often each occurs."""
     size: Array
@@ -62,6 +62,11 @@ class Spectrum:
     """() [1], largest group size."""
     proof: Proof
     """what the certificate needs."""
+
+    @property
+    def of_log_det(self) -> Array:
+        """(l,) the terms of L."""
+        return self.values if self.log_values is None else self.log_values
 
 
 def spectrum_of(
@@ -80,7 +85,7 @@ def spectrum_of(
         degrees=np.float64(degrees),
         values=values,
         counts=counts,
-        log_values=log_values,
+        log_values=None if restricted else log_values,
         log_counts=log_counts,
         size=np.float64(rows / len(sizes)),
         largest=np.float64(sizes.max()),
@@ -158,8 +163,17 @@ def spectral_profile(spectrum: Spectrum, outcome: Coordinates, ratio: Array) -> 
         w = nu / (1 + ratio * nu)
         return m * jnp.log1p(ratio * nu), m * w, m * w * w
 
-    zeroth, first, second = sums(len(spectrum.values), of_q, spectrum.values, outcome.squares)
-    log_det, log_det_1, log_det_2 = sums(len(spectrum.log_values), of_log_det, spectrum.log_values, spectrum.log_counts)
+    def of_both(nu: Array, t: Array, m: Array) -> tuple[Array, ...]:
+        shrunk = 1 / (1 + ratio * nu)
+        w, part, mw = nu * shrunk, t * shrunk, m * nu * shrunk
+        return part, part * w, part * w * w, m * jnp.log1p(ratio * nu), mw, mw * w
+
+    nu, t, k, m = spectrum.values, outcome.squares, spectrum.log_values, spectrum.log_counts
+    if k is None:
+        zeroth, first, second, log_det, log_det_1, log_det_2 = sums(len(nu), of_both, nu, t, m)
+    else:
+        zeroth, first, second = sums(len(nu), of_q, nu, t)
+        log_det, log_det_1, log_det_2 = sums(len(k), of_log_det, k, m)
     return Profile(
         ratio=ratio,
         quadratic=outcome.floor + zeroth,
@@ -179,7 +193,7 @@ def spectral_curve(data: tuple[Spectrum, Coordinates]) -> Curve:
     n, terms = spectrum.degrees, spectrum.log_counts.sum()
 
     closed = None
-    if len(spectrum.values) == len(spectrum.log_values) == 1:  # balanced: F is linear in 1 / (1 + lambda nu)
+    if len(spectrum.values) == len(spectrum.of_log_det) == 1:  # balanced: F is linear in 1 / (1 + lambda nu)
         excess = outcome.squares[0] * (n / spectrum.log_counts[0] - 1)
         closed = closed_ratio(excess / outcome.floor, spectrum.values[0])
     return Curve(
@@ -191,7 +205,7 @@ def spectral_curve(data: tuple[Spectrum, Coordinates]) -> Curve:
         largest=spectrum.largest,
         valid=outcome.valid,
         looks=12,
-        rises_from=known_to_rise_from(spectrum.values[0], spectrum.log_values[-1], terms / n),
+        rises_from=known_to_rise_from(spectrum.values[0], spectrum.of_log_det[-1], terms / n),
         cancels=False,
         closed=closed,
         proven=_proven(spectrum.proof, outcome),

@@ -1,11 +1,15 @@
 """A design in spectral form against dense algebra, and the bounds of its proof against what they bound."""
 
+import dataclasses
+
 import dense
 import designs
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxre.shared import shared_design
+from jaxre.passes import passes_on_host
+from jaxre.shared import reduce_rows, shared_design
 from jaxre.spectrum import MESH, PARTS, proof_of
 
 DESIGNS = ("one giant", "unequal", "balanced", "pairs of sizes", "three groups")
@@ -31,7 +35,7 @@ def test_eigenvalues_and_log_determinants_are_dense(name, p):
     for ratio in (0.0, 0.3, 20.0):
         h = dense.covariance(1.0, ratio, groups)
         determinant = np.linalg.slogdet(h)[1] + np.linalg.slogdet(full.T @ np.linalg.solve(h, full))[1]
-        ours = spectrum.log_counts @ np.log1p(ratio * spectrum.log_values) - 2 * design.log_volume
+        ours = spectrum.log_counts @ np.log1p(ratio * spectrum.of_log_det) - 2 * design.log_volume
         assert ours == pytest.approx(determinant, rel=1e-11)
 
 
@@ -66,7 +70,7 @@ def test_bounds_of_the_proof_hold(name, p, restricted):
             - n
             * nu
             / (1 + ratio * nu) ** 2
-            / (spectrum.log_counts * spectrum.log_values / (1 + ratio * spectrum.log_values)).sum(axis=1, keepdims=True)
+            / (spectrum.log_counts * spectrum.of_log_det / (1 + ratio * spectrum.of_log_det)).sum(axis=1, keepdims=True)
         )
         assert (phi(ratio) >= proof.low[part] - 1e-12).all()
         assert (phi(ratio) <= proof.high[part] + 1e-12).all()
@@ -80,9 +84,38 @@ def test_bounds_of_the_proof_hold(name, p, restricted):
 def test_a_finer_mesh_bounds_no_worse(monkeypatch):
     _, _, design = made("unequal", 1)
     spectrum = design.spectrum
-    arguments = spectrum.values, spectrum.log_values, spectrum.log_counts, float(spectrum.degrees), float(spectrum.size)
+    arguments = spectrum.values, spectrum.of_log_det, spectrum.log_counts, float(spectrum.degrees), float(spectrum.size)
     monkeypatch.setattr("jaxre.spectrum.MESH", MESH // 8)
     coarse = proof_of(*arguments)
     assert (coarse.slope <= spectrum.proof.slope + 1e-9).all()
     assert (coarse.low <= spectrum.proof.low + 1e-9).all()
     assert (coarse.high >= spectrum.proof.high - 1e-9).all()
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("tile", [1, 1 << 19])
+@pytest.mark.parametrize("p", [1, 3])
+@pytest.mark.parametrize("name", DESIGNS)
+def test_passes_on_the_host_are_those_on_the_device(name, p, tile, monkeypatch):
+    monkeypatch.setattr("jaxre.passes.TILE", tile)  # a tile of 64 datasets, or one of all
+    groups, _, design = made(name, p)
+    rng = np.random.default_rng(3)
+    size = 10.0 ** rng.choice([-180, -3, 0, 2, 180], 100)
+    y = size * (rng.normal(size=(len(groups), 100)) + 5 * rng.normal(size=(groups.max() + 1, 100))[groups] + 1)
+    host, device = passes_on_host(design.inner, design.sizes, y), reduce_rows(design, jnp.asarray(y), np.float64)
+    np.testing.assert_array_equal(host.pilot, device.pilot)
+    np.testing.assert_array_equal(host.scale, device.scale)
+    for field in dataclasses.fields(host):
+        ours, theirs = getattr(host, field.name), np.asarray(getattr(device, field.name))
+        # sums of up to 105 scaled numbers of about 1, in another order
+        np.testing.assert_allclose(ours, theirs, rtol=1e-13, atol=1e-13 * (1 if field.name != "pilot" else 0))
+
+
+def test_passes_on_the_host_say_what_is_missing_infinite_or_beyond_the_sample():
+    groups, _, design = made("unequal", 1)
+    y = np.random.default_rng(4).normal(size=(len(groups), 5))
+    y[3, 1], y[4, 2], y[5, 3] = np.nan, np.inf, 1e300
+    floor = passes_on_host(design.inner, design.sizes, y).floor
+    alone = passes_on_host(design.inner, design.sizes, y[:, [0, 4]]).floor
+    assert not np.isfinite(floor[1:4]).any()
+    np.testing.assert_array_equal(floor[[0, 4]], alone)

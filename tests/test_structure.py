@@ -57,6 +57,7 @@ ORDER = (
     "influence",
     "checks",
     "progress",
+    "passes",
     "shared",
     "draws",
     "spectral_draws",
