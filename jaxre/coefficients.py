@@ -306,6 +306,8 @@ def _powers(equations: NormalEquations, fit: Gls) -> tuple[Array, Array]:
 
 def independent(rows: np.ndarray) -> np.ndarray:
     """Concrete contrasts, none of which the others imply."""
+    if len(rows) == 0 or not np.isfinite(rows).all():
+        raise ValueError(f"contrasts must have at least one row of finite numbers, got {rows.tolist()}.")
     rank = np.linalg.matrix_rank(rows)
     if rank < len(rows):
         raise ValueError(

@@ -123,7 +123,15 @@ def frame_of(given: Any) -> Any:
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"a data frame has two columns named {twice!r}; rename one of them.")
-    return narwhals.from_native(given, eager_only=True)
+    if hasattr(given, "set_axis") and any(not isinstance(name, str) for name in given.columns):
+        given = given.set_axis(names, axis=1)  # a frame made of an array, whose columns are named 0, 1, ...
+    try:
+        return narwhals.from_native(given, eager_only=True)
+    except TypeError:
+        raise TypeError(
+            f"a data frame must be in memory, got {type(given).__module__}.{type(given).__name__}; pass what its "
+            "collect() or df() returns."
+        ) from None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -206,6 +214,13 @@ def numbers(given: Any, name: str) -> np.ndarray:
     except ValueError:
         raise ValueError(
             f"{name} must have rows of one length, got ragged ones; give every row the same columns."
+        ) from None
+    except TypeError as error:
+        if "Tracer" not in type(error).__name__:
+            raise
+        raise TypeError(
+            f"{name} must be concrete, got a value that jit, vmap or grad traces; there use jaxre.group_moments with "
+            "jaxre.reml, ml or anova, or jaxre.meta_analysis."
         ) from None
     if array.dtype == object and hasattr(given, "to_numpy") and not any(isinstance(v, str) for v in array.flat):
         with contextlib.suppress(TypeError, ValueError):  # nullable columns of a data frame

@@ -132,6 +132,7 @@ def _fit(arguments: argparse.Namespace) -> str:
         "terms": report.plain_columns(result.tidy(arguments.level, arguments.df)),
         "fit": report.plain_columns(result.glance()),
         "groups": report.plain_columns(result.tidy_groups(arguments.level)),
+        "rows": report.plain_columns(result.augment()),
     }
     return json.dumps(_finite(facts), indent=2, allow_nan=False)
 
@@ -195,6 +196,8 @@ def _fit_many(arguments: argparse.Namespace) -> str:
         kind = "a matrix" if matrix else "a wide table" if arguments.dataset is None else "a long table"
         raise ValueError(f"{' and '.join(idle)} cannot be used with {kind}; leave out, or see jaxre fit-many --help.")
     wide.check_output(arguments.out)
+    if pathlib.Path(arguments.out).resolve() in [pathlib.Path(name).resolve() for name in (file, group)]:
+        raise ValueError(f"--out must not be a file that is read, got {arguments.out}; name another.")
     if matrix:
         made = wide.read_matrix(file, group)
     elif arguments.dataset is None:

@@ -40,8 +40,7 @@ def compare(small: Fit, large: Fit) -> Comparison:
     Errors:
         TypeError for anything but two fits. ValueError for fits by another method (restricted likelihoods of different
         covariates are densities of different contrasts of the data, and not comparable), of different rows, groups,
-        weights or outcomes, with no more coefficients in the second, or where the second has the lower likelihood, so
-        that it cannot contain the first. Whether the covariates are nested beyond that is not checked.
+        weights or outcomes, with no more coefficients in the second, or where the second does not contain the first.
 
     Source: Pinheiro and Bates (2000), Mixed-Effects Models in S and S-PLUS, section 2.4.2.
 
@@ -68,6 +67,7 @@ def compare(small: Fit, large: Fit) -> Comparison:
             f"both fits must be of the same rows, got {small.n} rows in {len(small.groups)} groups and {large.n} in "
             f"{len(large.groups)}, or other values; leave out of both what is missing in one."
         )
+    _refuse_not_nested(small, large)
     df, statistic = large.p - small.p, 2 * (large.log_likelihood - small.log_likelihood)
     rounding = 1e-9 * max(1.0, abs(small.log_likelihood))
     if df < 1 or statistic < -rounding:
@@ -79,6 +79,23 @@ def compare(small: Fit, large: Fit) -> Comparison:
     with own_settings():
         p_value = float(jax.scipy.special.gammaincc(df / 2, statistic / 2))
     return Comparison(statistic=statistic, df=df, p_value=p_value)
+
+
+def _refuse_not_nested(small: Fit, large: Fit) -> None:
+    """An error where a covariate of the first is no combination of those of the second; for rows in one order."""
+    inner, outer = small.observations, large.observations
+    if inner.covariates is None or not np.array_equal(inner.values, outer.values):
+        return
+    table = np.ones((small.n, 1)) if outer.covariates is None else np.column_stack([np.ones(small.n), outer.covariates])
+    table = table / abs(table).max(axis=0)
+    wanted = inner.covariates / abs(inner.covariates).max(axis=0)
+    left = abs(wanted - table @ np.linalg.lstsq(table, wanted)[0]).max(axis=0)
+    outside = [repr(name) for name, gap in zip(small.coefficients[1:], left, strict=True) if gap > 1e-6]
+    if outside:
+        raise ValueError(
+            f"the second model must contain the first, and has no combination of covariates equal to "
+            f"{', '.join(outside)}; fit the second with all covariates of the first and more."
+        )
 
 
 def _same_rows(one: Fit, other: Fit) -> bool:

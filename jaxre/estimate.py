@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax.numpy as jnp
 import optax
 
@@ -65,6 +67,10 @@ def reml(moments: GroupMoments | Strata, *, optimizer: optax.GradientTransformat
     Works inside jit and under vmap. The likelihood of the n - p error contrasts, maximised over the variances, with a
     proof that the optimum is global; beta is the generalised least-squares estimate at those variances.
 
+    Derivatives go through the optimum by the implicit function theorem. On the boundary between, ratio and icc stay 0
+    as the data move inwards a little either way, unless the score is exactly 0 there: their derivatives are 0, and the
+    others are those of the model without groups.
+
     Args:
         moments: sufficient statistics, by group or by stratum.
         optimizer: any optax transformation in the place of `newton()`.
@@ -84,7 +90,7 @@ def reml(moments: GroupMoments | Strata, *, optimizer: optax.GradientTransformat
         >>> print(f"{estimate.within:.4f} {estimate.between:.4f} {bool(estimate.certified)}")
         1.5000 8.3333 True
     """
-    strata = as_strata(moments)
+    strata = solvable(as_strata(moments))
     return _of_strata(likelihood_optimum(strata, True, optimizer), strata, restricted=True)
 
 
@@ -94,6 +100,10 @@ def ml(moments: GroupMoments | Strata, *, optimizer: optax.GradientTransformatio
 
     Works inside jit and under vmap. The full likelihood, maximised over the variances with beta profiled out, with a
     proof that the optimum is global.
+
+    Derivatives go through the optimum by the implicit function theorem. On the boundary between, ratio and icc stay 0
+    as the data move inwards a little either way, unless the score is exactly 0 there: their derivatives are 0, and the
+    others are those of the model without groups.
 
     Args:
         moments: sufficient statistics, by group or by stratum.
@@ -114,7 +124,7 @@ def ml(moments: GroupMoments | Strata, *, optimizer: optax.GradientTransformatio
         >>> print(f"{estimate.within:.4f} {estimate.between:.4f}")
         1.5000 5.3056
     """
-    strata = as_strata(moments)
+    strata = solvable(as_strata(moments))
     return _of_strata(likelihood_optimum(strata, False, optimizer), strata, restricted=False)
 
 
@@ -126,6 +136,8 @@ def anova(moments: GroupMoments | Strata) -> Estimate:
     within = RSS_XZ / (n - rank[X Z]), between = (RSS_X - RSS_XZ - r within) / tr(Z' P0 Z), P0 = I - X (X'X)^-1 X'.
     Both are unbiased. A negative `between_untruncated` says that the model does not suit the data; between is then 0.
     Without covariates within = SSW / (n - J) and between = n (SSB - (J - 1) within) / (n^2 - sum n_j^2).
+
+    Derivatives are those of the closed form; where between is truncated at 0 those of between, ratio and icc are 0.
 
     Args:
         moments: sufficient statistics, by group or by stratum.
@@ -145,7 +157,7 @@ def anova(moments: GroupMoments | Strata) -> Estimate:
         >>> print(f"{estimate.within:.4f} {estimate.between:.4f}")
         1.5000 8.3333
     """
-    strata = as_strata(moments)
+    strata = solvable(as_strata(moments))
     return _of_strata(anova_optimum(strata), strata, restricted=False)
 
 
@@ -159,6 +171,19 @@ def estimate_of(strata: Strata, method: str, whole: bool) -> tuple[Estimate, Arr
     else:
         found, settled = quick_optimum(strata, restricted)
     return in_user_units(found, strata.frame, strata.rows, strata.status, restricted=restricted), settled
+
+
+def solvable(strata: Strata) -> Strata:
+    """Strata with a harmless stand-in for moments that have no estimate, so that no derivative meets 0 / 0."""
+    failed = strata.status >= Status.UNBOUNDED
+    put = lambda leaf, other: jnp.where(failed, other, leaf)
+    plain = jnp.eye(strata.means.shape[-1], dtype=strata.means.dtype)
+    return dataclasses.replace(
+        strata,
+        means=put(strata.means, 0.0),
+        scatter=None if strata.scatter is None else put(strata.scatter, plain),
+        within_cross=put(strata.within_cross, plain * (jnp.arange(len(plain)) > 0)),
+    )
 
 
 def _of_strata(optimum: Optimum, strata: Strata, *, restricted: bool) -> Estimate:

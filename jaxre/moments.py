@@ -230,6 +230,7 @@ def moments_of(rows: Rows, known: Array | None = None) -> GroupMoments:
         reasons = {
             Status.NOT_IDENTIFIED: (groups < 2) | (groups + within_rank - p <= 0),
             Status.RANK_DEFICIENT: deficient,
+            Status.OUT_OF_RANGE: known * frame.scale * frame.scale < float(xp.finfo(dtype).tiny) ** 0.45,  # its square
             Status.INVALID: ~(finite & (known > 0) & xp.isfinite(known)),
         }
     nonempty = sizes > 0

@@ -90,7 +90,7 @@ def test_json_is_the_fit_at_full_precision(capsys: Capture) -> None:
     found = numbers(capsys, "fit", "dyestuff", "--method", "ml")
     assert {key: found[key] for key in fit.to_dict()} == fit.to_dict()
     assert found["inference"] == fit.inference().to_dict()
-    tables = {"terms": fit.tidy(), "fit": fit.glance(), "groups": fit.tidy_groups()}
+    tables = {"terms": fit.tidy(), "fit": fit.glance(), "groups": fit.tidy_groups(), "rows": fit.augment()}
     for name, table in tables.items():
         assert list(found["tables"][name]) == list(table)
     assert found["tables"]["groups"]["mean_low"] == tables["groups"]["mean_low"].tolist()

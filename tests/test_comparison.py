@@ -39,3 +39,11 @@ def test_what_is_refused():
             jaxre.compare(first, second)
     with pytest.raises(TypeError, match=r"two results of jaxre.fit, got float"):
         jaxre.compare(small, 1.0)
+
+
+def test_models_that_are_not_nested_are_refused():
+    other = np.random.default_rng(0).normal(size=(len(DAYS), 2))
+    with pytest.raises(ValueError, match=r"combination of covariates equal to 'x1'"):
+        jaxre.compare(fitted(DAYS), fitted(other))
+    turned = np.column_stack([2 * DAYS[:, 0] + other[:, 0], other[:, 0]])  # spans the days as well
+    assert jaxre.compare(fitted(DAYS), fitted(turned)).df == 1

@@ -149,3 +149,34 @@ def test_on_the_boundary_between_does_not_move_and_the_rest_does(method):
     if method != "anova":
         criterion = -total / float(found[1])
         np.testing.assert_allclose(jacobian[3], criterion, rtol=0, atol=1e-13 * np.abs(criterion).max())
+
+
+@pytest.mark.parametrize("bad", [np.repeat([1.0, 2, 3], 4), np.full(12, 2.0)], ids=["unbounded", "constant"])
+def test_a_failed_member_of_a_batch_leaves_derivatives_of_the_others(bad):
+    groups, x = np.repeat([0, 1, 2], 4), np.arange(12) % 5
+    good = designs.simulate(5, [4, 4, 4], ratio=4.0)[0]
+
+    def loss(slope, batch):
+        fits = jax.vmap(lambda y: jaxre.reml(jaxre.group_moments(y - slope * x, groups)))(batch)
+        return jnp.where(fits.status < Status.UNBOUNDED, fits.icc, 0).sum()
+
+    both, alone = jnp.stack([jnp.asarray(good), jnp.asarray(bad)]), jnp.asarray(good)[None]
+    expected = jax.grad(loss)(0.0, alone)
+    np.testing.assert_allclose(jax.grad(loss)(0.0, both), expected, rtol=1e-12)
+    np.testing.assert_allclose(jax.jvp(lambda s: loss(s, both), (0.0,), (1.0,))[1], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("df", ["kenward-roger", "satterthwaite"])
+def test_tests_of_coefficients_have_derivatives(df):
+    def numbers(y):
+        moments = jaxre.group_moments(y, GROUPS, X)
+        found = jaxre.coefficient_tests(moments, jaxre.reml(moments), df=df)
+        return jnp.stack([found.standard_error[1], found.p_value[1], found.low[1], found.df[1]])
+
+    y, direction, step = jnp.asarray(Y), np.random.default_rng(1).normal(size=len(Y)), 1e-5
+    compiled = jax.jit(numbers)
+    expected = (compiled(y + step * direction) - compiled(y - step * direction)) / (2 * step)
+    forward = jax.jit(lambda y: jax.jvp(numbers, (y,), (jnp.asarray(direction),))[1])(y)
+    reverse = jax.jit(jax.jacrev(numbers))(y) @ direction
+    np.testing.assert_allclose(forward, expected, rtol=1e-6, atol=1e-8)  # differences lose half the digits
+    np.testing.assert_allclose(reverse, forward, rtol=1e-9, atol=1e-12)

@@ -2,6 +2,7 @@
 
 import datetime
 
+import jax
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -179,3 +180,38 @@ def test_an_infinite_covariate_makes_that_dataset_invalid():
 
 def test_dates_as_labels_in_json():
     assert jaxre.fit(Y, np.repeat(DAYS[:4], 2)).to_dict()["labels"][:2] == ["2020-01-01", "2020-01-02"]
+
+
+def test_a_data_frame_made_of_an_array():
+    rng = np.random.default_rng(3)
+    y, x, groups = rng.normal(size=20), rng.normal(size=(20, 2)), np.repeat(np.arange(5), 4)
+    framed = jaxre.fit(y, groups, pd.DataFrame(x))
+    assert framed.coefficients == ("(Intercept)", "0", "1")
+    assert framed.between == jaxre.fit(y, groups, x).between
+    many = jaxre.fit_many(pd.DataFrame(np.column_stack([y, 2 * y])), groups, pd.DataFrame(x))
+    np.testing.assert_allclose(many.between, [framed.between, 4 * framed.between], rtol=1e-12)
+
+
+def test_traced_values_are_told_what_to_use():
+    groups = np.repeat(np.arange(5), 4)
+    refused(
+        TypeError, ["values", "jit", "group_moments"], lambda: jax.jit(lambda y: jaxre.fit(y, groups).icc)(np.ones(20))
+    )
+
+
+@pytest.mark.parametrize("level", ["0.95", None, [0.9, 0.95], 1.5])
+def test_a_level_that_is_none(level):
+    fit = jaxre.fit([3.0, 5.0, 11.0, 9.0, 7.0, 6.0], [0, 0, 1, 1, 2, 2])
+    refused(ValueError, ["level", "0.95"], lambda: fit.exact_interval(level))
+
+
+@pytest.mark.parametrize("contrasts", [np.zeros((0, 1)), [[np.nan]]], ids=["none", "NaN"])
+def test_contrasts_that_are_none(contrasts):
+    fit = jaxre.fit([3.0, 5.0, 11.0, 9.0, 7.0, 6.0], [0, 0, 1, 1, 2, 2])
+    refused(ValueError, ["contrasts", "finite"], lambda: fit.contrast_test(contrasts))
+
+
+def test_known_variances_whose_squares_vanish_are_out_of_range():
+    effects, variances = np.array([0.1, 0.3, 0.35, 0.65]), np.array([0.03, 0.03, 0.05, 0.01])
+    assert jaxre.fit_meta(effects, variances * 1e-130).tau2 == pytest.approx(0.155 / 3, rel=1e-12)
+    refused(ValueError, ["out of range"], lambda: jaxre.fit_meta(effects, variances * 1e-160))
