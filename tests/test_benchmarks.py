@@ -102,6 +102,59 @@ def test_the_table_of_many_datasets_shows_tools_memory_and_devices():
         assert line in text
 
 
+def test_the_table_of_gradients_shows_costs_and_other_ways():
+    cost = {"seconds": {"value": 2.5e-4}, "ratio_of_one": 1.26, "ratio_of_batch": 2.04, "gradients_per_second": 54321.0}
+    steps = {"gradients_per_second": 6543.2, "median_relative_difference": 3e-5, "share_within_1e-6": 0.2}
+    report = {
+        "machine": {"machine": "m", "jax": "1"},
+        "datasets": 8192,
+        "results": {"icc, REML": cost, "within, REML": cost | {"gradients_per_second": 4e4}},
+        "unrolled": {"9 steps": steps},
+        "finite_differences": {"gradients_per_second": 57.4, "worst_relative_difference": 2e-9},
+    }
+    text = load("table").gradients_markdown(report)
+    for line in (
+        "| icc, REML | 0.25 ms | 1.3 | 2.0 | 54,321 |",
+        "| within, REML | 0.25 ms | 1.3 | 2.0 | 40,000 |",
+        "Other ways to the gradient of icc, REML,",
+        "| implicit | 54,321 |  |  |",
+        "| through 9 steps | 6,543 | 3e-5 | 20.0% |",
+        "| central differences, worst | 57 | 2e-9 |  |",
+    ):
+        assert line in text
+
+
+def test_the_table_of_meta_analyses_shows_pymare_where_it_ran():
+    report = {
+        "machine": {"machine": "m", "jax": "1"},
+        "results": {"REML": {"fits_per_second": 1e6, "certified_share": 0.99991}},
+        "PyMARE": {"version": "9", "fits_per_second": 123.4, "median_difference": 2e-9, "worst_difference": 1e-4},
+    }
+    text = load("table").meta_markdown(report)
+    for line in (
+        "| jaxre, REML | 1,000,000 | 99.99% |",
+        "| PyMARE 9, REML | 123 |  |",
+        "lies 2e-9 from",
+        "1e-4 at worst",
+    ):
+        assert line in text
+    alone = load("table").meta_markdown(report | {"PyMARE": {"unavailable": "it is"}})
+    assert "PyMARE" not in alone
+    assert "| jaxre, REML | 1,000,000 |" in alone
+
+
+def test_meta_analyses_run_as_one_at_a_time(tmp_path):
+    """From draw to table: the batch's tau2 is that of single fits, up to the rounding of another program."""
+    out = tmp_path / "meta.json"
+    done = run("meta.py", "--quick", "--out", out)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(out.read_text())
+    assert report["quick"]
+    assert all(found["certified_share"] == 1 for found in report["results"].values())
+    assert report["worst_error_against_one_at_a_time"] < 1e-12
+    assert "| jaxre, everything |" in load("table").meta_markdown(report)
+
+
 def test_filling_a_table_twice_changes_nothing():
     table = load("table")
     once = table.replaced("a\n<!-- x:begin -->\n<!-- x:end -->\nb", "| x |", "x")
