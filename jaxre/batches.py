@@ -33,6 +33,7 @@ from jaxre.status import Status
 
 LANE = 256  # datasets whose numbers are worked on at once
 BLOCK = 2048  # datasets that go to one device in one call
+MOST_NUMBERS = 1 << 24  # in one block on one device
 AXIS = "datasets"
 FLOATS = {"double": jnp.float64, "single": jnp.float32}
 QUANTITIES = (
@@ -100,7 +101,7 @@ def _kernel(plan: Plan, prepare: Prepare, one: One, whole: bool) -> Callable[[An
     def block(constants: Any, data: Any) -> jax.Array:
         constants = _cast(constants, FLOATS[plan.precision])
         width = jax.tree.leaves(data)[0].shape[-1]
-        if width == LANE:
+        if width <= LANE:
             return lane(constants, data)
         part = lambda start: jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, LANE, -1), data)
         parts = jax.lax.map(lambda start: lane(constants, part(start)), LANE * jnp.arange(width // LANE))
@@ -138,8 +139,12 @@ def run(plan: Plan, constants: Any, data: Any, prepare: Prepare, one: One) -> np
 
 
 def _in_blocks(plan: Plan, kernel: Any, constants: Any, data: Any, total: int, most: int) -> np.ndarray:
-    """In blocks of one of two widths, since each compiles anew: a lane, or `most`."""
-    width = (LANE if total <= LANE * plan.devices else most) * plan.devices
+    """In blocks of one of two widths, since each compiles anew: a lane, or `most`; narrower ones of very many rows."""
+    numbers = sum(leaf.size for leaf in jax.tree.leaves(data)) // total
+    width = LANE if total <= LANE * plan.devices else most
+    while width > 1 and width * numbers > MOST_NUMBERS:
+        width //= 2
+    width *= plan.devices
     found, pending = None, None
     room = [jax.tree.map(lambda leaf: _aligned((*leaf.shape[:-1], width), leaf.dtype), data) for _ in range(2)]
     for i, start in enumerate(range(0, total, width)):

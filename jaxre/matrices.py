@@ -127,10 +127,12 @@ def _with_effects(plan: Plan, codes: np.ndarray, groups: int, x: np.ndarray | No
 
 
 def _chunk(chunk: int | None, n: int, plan: Plan) -> int:
-    """Datasets a chunk: what was asked for, or 16 MB of them in whole blocks."""
+    """Datasets a chunk: what was asked for, or 16 MB of them in whole blocks; a block at least, if 128 MB hold it."""
     block = BLOCK * plan.devices
     if chunk is None:
-        return max(1, (1 << 24) // (8 * n * block)) * block
+        return (
+            max(1, (1 << 24) // (8 * n * block)) * block if 8 * n * block <= 1 << 27 else max(1, (1 << 27) // (8 * n))
+        )
     wanted, free = 24.0 * n * chunk, _free_memory()  # the chunk, a copy of it, and one on its way
     if wanted > free:
         raise ValueError(

@@ -168,7 +168,8 @@ def descend(
     blank = jnp.zeros_like(start)
     there, root = closed_in(curve.at(start), low, high)  # an iteration costs more than a look
     begin = jnp.where(there & wanted, root, start)
-    first = (begin, blank, low, high, blank, jnp.where(there | ~wanted, SETTLED, RUNNING), chosen.init((blank, blank)))
+    begun, state_of = jnp.where(there & wanted, 1.0, blank), jnp.where(there | ~wanted, SETTLED, RUNNING + blank)
+    first = (begin, blank, low, high, begun, state_of, chosen.init((blank, blank)))
     ratio, _, _, _, steps, state_of, _ = jax.lax.while_loop(lambda state: state[5] == RUNNING, step, first)
     return Descent(ratio=ratio, settled=state_of == SETTLED, steps=steps)
 

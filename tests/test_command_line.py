@@ -273,6 +273,16 @@ def test_options_that_do_not_go_together(capsys: Capture, arguments: list[str], 
     assert all(part in err for part in ["jaxre: error: ", *parts])
 
 
+def test_the_table_is_not_written_over_what_is_read(
+    capsys: Capture, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("y.csv").write_text("g,y\na,1\na,2\nb,4\nb,7\n")
+    found = refused(capsys, "fit-many", "y.csv", "--group", "g", "--outcomes", "y", "--out", str(tmp_path / "y.csv"))
+    assert "--out must not be a file that is read" in found
+    assert pathlib.Path("y.csv").read_text().startswith("g,y")
+
+
 def test_version(capsys: Capture) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["--version"])

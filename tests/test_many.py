@@ -374,3 +374,30 @@ def test_every_combination_of_quantities_has_its_shape():
     for name in names:
         assert getattr(fits, name).shape == (3, *shapes.get(name, ()))
     assert fits.certified.dtype == bool
+
+
+def test_columns_of_very_many_rows_are_read_a_few_at_a_time():
+    """As an array that records what is asked of it: 128 MB at a time at most."""
+    asked = []
+
+    class Recording:
+        shape = (1_000_000, 40)
+
+        def __getitem__(self, key):
+            asked.append(key[1])
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        jaxre.fit_many(Recording(), np.arange(1_000_000) // 1000)
+    assert asked == [slice(0, 16)]
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_blocks_narrower_than_a_lane_give_the_same(missing, monkeypatch):
+    values, groups, _ = sample([3, 1, 4, 6, 2], 1)
+    values = values[:, 20:] if missing else values[:, :20]
+    expected = jaxre.fit_many(values, groups)
+    monkeypatch.setattr("jaxre.batches.MOST_NUMBERS", 16 * 8)
+    found = jaxre.fit_many(values, groups)
+    np.testing.assert_array_equal(found.status, expected.status)
+    np.testing.assert_allclose(found.between, expected.between, rtol=0, atol=1e-12 * np.nanmax(expected.within))
