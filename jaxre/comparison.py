@@ -67,9 +67,10 @@ def compare(small: Fit, large: Fit) -> Comparison:
             f"both fits must be of the same rows, got {small.n} rows in {len(small.groups)} groups and {large.n} in "
             f"{len(large.groups)}, or other values; leave out of both what is missing in one."
         )
-    _refuse_not_nested(small, large)
     df, statistic = large.p - small.p, 2 * (large.log_likelihood - small.log_likelihood)
     rounding = 1e-9 * max(1.0, abs(small.log_likelihood))
+    if df >= 1:
+        _refuse_not_nested(small, large)
     if df < 1 or statistic < -rounding:
         raise ValueError(
             f"the second model must contain the first, got {small.p} and {large.p} coefficients and log-likelihoods "

@@ -239,5 +239,5 @@ def level_of(level: float) -> float:
     except (TypeError, ValueError):
         inside = False
     if not inside:
-        raise ValueError(f"level must be one number between 0 and 1, such as 0.95, got {level!r}.")
+        raise ValueError(f"level must lie between 0 and 1, such as 0.95, got {level!r}.")
     return level
