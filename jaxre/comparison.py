@@ -40,7 +40,8 @@ def compare(small: Fit, large: Fit) -> Comparison:
     Errors:
         TypeError for anything but two fits. ValueError for fits by another method (restricted likelihoods of different
         covariates are densities of different contrasts of the data, and not comparable), of different rows, groups,
-        weights or outcomes, with no more coefficients in the second, or where the second does not contain the first.
+        weights or outcomes, with no more coefficients in the second, or where the second does not contain the first
+        (for rows in another order, where it has the lower likelihood, so that it cannot).
 
     Source: Pinheiro and Bates (2000), Mixed-Effects Models in S and S-PLUS, section 2.4.2.
 
