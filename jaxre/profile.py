@@ -106,7 +106,7 @@ def curve(equations: NormalEquations, restricted: bool) -> Curve:
         size=(strata.counts * strata.sizes).sum() / groups,
         largest=largest,
         valid=strata.status == Status.INTERIOR,
-        looks=12 if alone else 24,  # without a bound from the design, the data have to settle the tail
+        looks=32 if alone else 24,  # as many as the design asks for; with covariates it has no bound, and data must do
         rises_from=rises_from,
         cancels=not alone,
         closed=closed,
