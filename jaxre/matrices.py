@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxre.batches import BLOCK, Plan, fit_design, fit_missing, fit_shared, fit_strata, placed, widths
+from jaxre.batches import BLOCK, Plan, widths
 from jaxre.classes import MOST_CLASSES
 from jaxre.columns import beyond_doubles, coefficients_of, frame_of, numbers, refuse_too_many
 from jaxre.fits import FitMany, unpacked
 from jaxre.fitting import fit
+from jaxre.forms import fit_design, fit_missing, fit_shared, fit_strata, placed
 from jaxre.observations import encode
 from jaxre.progress import Progress
 from jaxre.shared import MOST_GROUPS, design_status, shared_design
@@ -130,9 +131,8 @@ def _chunk(chunk: int | None, n: int, plan: Plan) -> int:
     """Datasets a chunk: what was asked for, or 16 MB of them in whole blocks; a block at least, if 128 MB hold it."""
     block = BLOCK * plan.devices
     if chunk is None:
-        return (
-            max(1, (1 << 24) // (8 * n * block)) * block if 8 * n * block <= 1 << 27 else max(1, (1 << 27) // (8 * n))
-        )
+        whole = max(1, (1 << 24) // (8 * n * block)) * block
+        return min(whole, max(1, (1 << 27) // (8 * n)))
     wanted, free = 24.0 * n * chunk, _free_memory()  # the chunk, a copy of it, and one on its way
     if wanted > free:
         raise ValueError(

@@ -40,7 +40,8 @@ def _call(packed: np.ndarray, *key: Any, whole: bool) -> list[Any]:
     """Floats and arrays of the packed answer."""
     found = np.asarray(_kernel(*key, whole)(packed))
     numbers = found.tolist()
-    return [found[start:end].reshape(shape) if shape else numbers[start] for start, end, shape in _places(key[-1])]
+    places = _places(_shapes(key[-1]))
+    return [found[start:end].reshape(shape) if shape else numbers[start] for start, end, shape in places]
 
 
 @functools.lru_cache(maxsize=64)
@@ -76,9 +77,9 @@ def _kernel(method: str, optimizer: optax.GradientTransformation | None, strata:
 
 
 @functools.lru_cache(maxsize=64)
-def _strata_shapes(strata: int, p: int) -> list[tuple[int, ...]]:
+def _strata_shapes(strata: int, p: int) -> tuple[tuple[int, ...], ...]:
     q = p + 1
-    return [(), (strata,), (strata,), (strata, q), (strata, q, q), (q, q), (), (p,), (p, p), (), (), (), ()]
+    return (), (strata,), (strata,), (strata, q), (strata, q, q), (q, q), (), (p,), (p, p), (), (), (), ()
 
 
 def _pack(strata: Strata, padded: int) -> np.ndarray:
@@ -105,23 +106,21 @@ _ESTIMATE = [field.name for field in dataclasses.fields(Estimate)]
 
 
 @functools.lru_cache(maxsize=64)
-def _shapes(p: int) -> list[tuple[int, ...]]:
+def _shapes(p: int) -> tuple[tuple[int, ...], ...]:
     special: dict[str, tuple[int, ...]] = {"optima_ratio": (KEPT_OPTIMA,)}
     special |= dict.fromkeys(("beta", "beta_se", "gamma"), (p,)) | dict.fromkeys(("beta_cov", "gamma_cov"), (p, p))
-    return [(), *(special.get(name, ()) for name in _ESTIMATE)]
+    return (), *(special.get(name, ()) for name in _ESTIMATE)
+
+
+Shapes = tuple[tuple[int, ...], ...]
 
 
 @functools.lru_cache(maxsize=64)
-def _places(p: int) -> list[tuple[int, int, tuple[int, ...]]]:
-    shapes = _shapes(p)
+def _places(shapes: Shapes) -> list[tuple[int, int, tuple[int, ...]]]:
+    """Where each of the arrays packed one after the other begins and ends, with its shape."""
     ends = list(itertools.accumulate(map(math.prod, shapes)))
     return list(zip([0, *ends], ends, shapes, strict=False))
 
 
-def _split(packed: Any, shapes: list[tuple[int, ...]]) -> list[Any]:
-    parts, start = [], 0
-    for shape in shapes:
-        end = start + math.prod(shape)
-        parts.append(packed[start:end].reshape(shape) if shape else packed[start])
-        start = end
-    return parts
+def _split(packed: Any, shapes: Shapes) -> list[Any]:
+    return [packed[start:end].reshape(shape) if shape else packed[start] for start, end, shape in _places(shapes)]

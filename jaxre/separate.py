@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxre.batches import BLOCK, Plan, fit_classes, fit_strata
+from jaxre.batches import BLOCK, Plan
 from jaxre.classes import MOST_CLASSES
 from jaxre.columns import coefficients_of, numbers
 from jaxre.fits import FitMany, unpacked
+from jaxre.forms import fit_classes, fit_strata
 from jaxre.longform import Long, classes_of_long, combined
 from jaxre.observations import encode
 from jaxre.progress import Progress

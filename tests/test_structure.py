@@ -77,6 +77,7 @@ ORDER = (
     "longform",
     "batches",
     "fits",
+    "forms",
     "matrices",
     "separate",
     "many",

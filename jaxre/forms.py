@@ -1,0 +1,160 @@
+"""The forms that many datasets come in, each as constants, a preparation of a block and a fit of one dataset.
+
+What runs them is `batches.run`, the same for all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxre.batches import Plan, Prepare, cast, run
+from jaxre.classes import Classes, classes_of_block, strata_of_classes
+from jaxre.columns_of_inference import inference_of_one
+from jaxre.estimate import Estimate, estimate_of
+from jaxre.intercept import host_moments
+from jaxre.moments import Strata, group_moments, stratify
+from jaxre.passes import Passes, passes_on_host
+from jaxre.rows import Array, HostRows
+from jaxre.settings import own_settings
+from jaxre.shared import Reduced, SharedDesign, estimate_one, predict_one, reduce_block, reduce_passes
+from jaxre.stacking import padded, stacked
+from jaxre.status import Status
+
+# ---- one design, complete outcomes
+
+
+def _prepare_shared(design: SharedDesign, values: Array) -> Reduced:
+    return reduce_block(design, values, design.spectrum.values.dtype)
+
+
+def _prepare_passes(design: SharedDesign, made: Passes) -> Reduced:
+    return reduce_passes(design, made, design.spectrum.values.dtype)
+
+
+def _one_shared(
+    design: SharedDesign, data: Reduced, plan: Plan, whole: bool
+) -> tuple[Estimate, Array, dict[str, Array]]:
+    estimate, settled = estimate_one(design, data, plan.method, whole)
+    effects, errors = predict_one(design, data, estimate)
+    return estimate, settled, {"blup": effects, "blup_se": errors}
+
+
+def placed(design: SharedDesign) -> SharedDesign:
+    """The design on the device, once for all blocks."""
+    with own_settings():
+        return jax.device_put(design)
+
+
+def fit_shared(plan: Plan, design: SharedDesign, there: SharedDesign, block: np.ndarray) -> np.ndarray:
+    """Packed numbers of the columns of a block (n, datasets) over one design, on the host and `there` on the device."""
+    if plan.mesh is None and jax.default_backend() == "cpu":
+        made = passes_on_host(design.inner, design.sizes, block)
+        return run(plan, there, made, _prepare_passes, _one_shared)
+    return run(plan, there, block, _prepare_shared, _one_shared)
+
+
+# ---- the intercept alone, strata by group size
+
+
+@functools.lru_cache(maxsize=64)
+def _prepare_block(groups: int, classes: int) -> Prepare:
+    return lambda codes, values: classes_of_block(codes[0], groups, classes, values, codes[1].dtype)
+
+
+def _prepare_classes(kind: Array, data: Classes) -> Classes:
+    return dataclasses.replace(cast(data, kind.dtype), scale=data.scale, pilot=data.pilot)
+
+
+def _one_of_classes(_: Any, data: Classes, plan: Plan, whole: bool) -> tuple[Estimate, Array, dict[str, Array]]:
+    return _one_of_strata(_, strata_of_classes(data), plan, whole)
+
+
+def fit_missing(plan: Plan, codes: np.ndarray, groups: int, classes: int, block: np.ndarray) -> np.ndarray:
+    """Packed numbers of the columns of a block (n, datasets) whose missing values are NaN."""
+    constants = codes.astype(np.int32), np.zeros(())
+    return run(plan, constants, block, _prepare_block(groups, classes), _one_of_classes)
+
+
+def fit_classes(plan: Plan, data: Classes) -> np.ndarray:
+    """Packed numbers of datasets given by their strata."""
+    return run(plan, np.zeros(()), data, _prepare_classes, _one_of_classes)
+
+
+# ---- any design, covariates and all
+
+
+def _prepare_strata(kind: Array, data: Strata) -> Strata:
+    frame = dataclasses.replace(cast(data.frame, kind.dtype))
+    return dataclasses.replace(cast(data, kind.dtype), frame=frame)
+
+
+def _one_of_strata(_: Any, data: Strata, plan: Plan, whole: bool) -> tuple[Estimate, Array, dict[str, Array]]:
+    estimate, settled = estimate_of(data, plan.method, whole)
+    words = plan.quantities, plan.method, plan.df, plan.level
+    columns, known = inference_of_one(data, estimate, *words, whole)
+    return estimate, settled & known, columns
+
+
+Dataset = tuple[np.ndarray, np.ndarray, np.ndarray | None]
+
+
+@functools.lru_cache(maxsize=16)
+def _of_design(codes: bytes, covariates: bytes | None, n: int) -> tuple[Prepare, Strata]:
+    """Strata of every column of a block over one design, whose facts are constants of the program; and of a column."""
+    groups = np.frombuffer(codes, np.int32)
+    x = None if covariates is None else np.frombuffer(covariates, np.float64).reshape(n, -1)
+    one = lambda y: stratify(group_moments(y, groups, x))
+
+    def prepare(constants: Strata, values: Array) -> Strata:
+        return _prepare_strata(constants.rows, jax.vmap(one, -1, -1)(values))
+
+    with own_settings():
+        return prepare, jax.tree.map(np.asarray, jax.jit(one)(np.random.default_rng(0).normal(size=n)))
+
+
+def _one_of_design(
+    constants: Strata, data: Strata, plan: Plan, whole: bool
+) -> tuple[Estimate, Array, dict[str, Array]]:
+    same = {name: getattr(constants, name) for name in ("rows", "sizes", "counts", "within_rank")}
+    return _one_of_strata(None, dataclasses.replace(data, **same), plan, whole)
+
+
+def fit_design(plan: Plan, codes: np.ndarray, covariates: np.ndarray | None, block: np.ndarray) -> np.ndarray:
+    """Packed numbers, inference among them, of the columns of a block (n, datasets) over one design."""
+    x = None if covariates is None else np.ascontiguousarray(covariates, np.float64).tobytes()
+    prepare, constants = _of_design(codes.astype(np.int32).tobytes(), x, len(codes))
+    return run(plan, constants, block, prepare, _one_of_design)
+
+
+def fit_strata(plan: Plan, datasets: Sequence[Dataset], p: int) -> np.ndarray:
+    """Packed numbers of (values, codes, covariates), complete rows, one after the other through the host's moments."""
+    made = [_strata(*data, p=p) for data in datasets]
+    most = max(len(strata.sizes) for strata in made)
+    size = 4 ** math.ceil(math.log(max(most, 4), 4))
+    batch = stacked([padded(strata, size) for strata in made], axis=-1)
+    return run(plan, np.zeros(()), batch, _prepare_strata, _one_of_strata)
+
+
+def _strata(y: np.ndarray, codes: np.ndarray, x: np.ndarray | None, *, p: int) -> Strata:
+    if len(y) == 0 or not np.isfinite(y).all():
+        return dataclasses.replace(_strata(*_stand_in(p), p=p), status=np.int32(Status.INVALID))
+    if len(y) <= p:  # nothing is left for the variances
+        return dataclasses.replace(_strata(*_stand_in(p), p=p), status=np.int32(Status.NOT_IDENTIFIED))
+    table = y[:, None] if x is None else np.column_stack([x, y])
+    taken, codes = np.unique(codes, return_inverse=True)
+    with np.errstate(all="ignore"):
+        rows = HostRows(y, codes, x, np.bincount(codes, minlength=len(taken)), (table.min(axis=0), table.max(axis=0)))
+        return stratify(host_moments(rows))
+
+
+def _stand_in(p: int) -> Dataset:
+    rng = np.random.default_rng(0)
+    n = 4 * p + 4
+    return rng.normal(size=n), np.arange(n) // 2, rng.normal(size=(n, p - 1)) if p > 1 else None
