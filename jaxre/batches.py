@@ -1,7 +1,8 @@
 """Blocks of datasets on devices: one packed array in, one packed array out, the same driver for every form of data.
 
-A block is shared out over the devices; each takes it LANE datasets at a time, so that a lane's numbers stay in the
-cache. Datasets that the quick search does not settle are gathered and searched as a whole.
+A block is shared out over the devices. A CPU takes its part LANE datasets at a time, so that a lane's numbers stay in
+the cache; a GPU takes wide blocks at once, so that every operation fills it. Datasets that the quick search does not
+settle are gathered and searched as a whole.
 """
 
 from __future__ import annotations
@@ -22,12 +23,10 @@ from jaxre.columns_of_inference import COLUMNS, OF_COEFFICIENTS
 from jaxre.estimate import Estimate
 from jaxre.rows import Array
 from jaxre.search import KEPT_OPTIMA
-from jaxre.settings import BATCH, LARGE, own_settings, quick_jit
+from jaxre.settings import BATCH, LARGE, own_settings, platform, quick_jit
 from jaxre.status import Status
 
-LANE = 256  # datasets whose numbers are worked on at once
-BLOCK = 2048  # datasets that go to one device in one call
-MOST_NUMBERS = 1 << 24  # in one block on one device
+LANE = 256  # datasets whose numbers a CPU works on at once
 AXIS = "datasets"
 FLOATS = {"double": jnp.float64, "single": jnp.float32}
 QUANTITIES = (
@@ -62,6 +61,16 @@ class Plan:
         return 1 if self.mesh is None else math.prod(self.mesh.local_mesh.devices.shape)
 
     @property
+    def platform(self) -> str:
+        """The kind of the devices."""
+        return platform() if self.mesh is None else self.mesh.devices.flat[0].platform
+
+    @property
+    def blocks(self) -> Blocks:
+        """How wide the blocks are there."""
+        return ON_CPU if self.platform == "cpu" else ELSEWHERE
+
+    @property
     def effects(self) -> bool:
         """Whether the effects of the groups are wanted."""
         return bool({"blup", "blup_se"} & set(self.quantities))
@@ -74,6 +83,22 @@ class Plan:
     def numbers(self, p: int, groups: int) -> int:
         """Packed numbers of one dataset."""
         return sum(math.prod(shape) for _, shape in widths(self.quantities, p, groups))
+
+
+@dataclasses.dataclass(frozen=True)
+class Blocks:
+    """How many datasets go to one device in one call."""
+
+    widths: tuple[int, ...]
+    """the widths that a call may have, ascending, since each compiles anew; the narrowest that holds all is taken."""
+    searched: int
+    """the widest of the whole search."""
+    numbers: int
+    """that one block holds at most."""
+
+
+ON_CPU = Blocks(widths=(LANE, 2048), searched=LANE, numbers=1 << 24)
+ELSEWHERE = Blocks(widths=(256, 4096, 1 << 16, 1 << 18), searched=4096, numbers=1 << 26)
 
 
 Prepare = Callable[[Any, Any], Any]
@@ -95,7 +120,7 @@ def _kernel(plan: Plan, prepare: Prepare, one: One, whole: bool) -> Callable[[An
     def block(constants: Any, data: Any) -> jax.Array:
         constants = cast(constants, FLOATS[plan.precision])
         width = jax.tree.leaves(data)[0].shape[-1]
-        if width <= LANE:
+        if width <= LANE or plan.platform != "cpu":
             return lane(constants, data)
         part = lambda start: jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, LANE, -1), data)
         parts = jax.lax.map(lambda start: lane(constants, part(start)), LANE * jnp.arange(width // LANE))
@@ -103,7 +128,7 @@ def _kernel(plan: Plan, prepare: Prepare, one: One, whole: bool) -> Callable[[An
 
     options = LARGE if plan.inference else BATCH
     if plan.mesh is None:
-        return quick_jit(block, jax.default_backend(), options)
+        return quick_jit(block, plan.platform, options)
     last = lambda leaf: PartitionSpec(*[None] * (leaf.ndim - 1), AXIS)
 
     def shared_out(constants: Any, data: Any) -> jax.Array:
@@ -111,7 +136,7 @@ def _kernel(plan: Plan, prepare: Prepare, one: One, whole: bool) -> Callable[[An
         run = jax.shard_map(block, mesh=plan.mesh, in_specs=specs, out_specs=PartitionSpec(None, AXIS), check_vma=False)
         return run(constants, data)
 
-    return quick_jit(shared_out, plan.mesh.devices.flat[0].platform, options)
+    return quick_jit(shared_out, plan.platform, options)
 
 
 def cast(tree: Any, kind: Any) -> Any:
@@ -122,22 +147,24 @@ def cast(tree: Any, kind: Any) -> Any:
 def run(plan: Plan, constants: Any, data: Any, prepare: Prepare, one: One) -> np.ndarray:
     """Packed numbers (numbers, datasets) of host data whose last axis is the dataset, one block ahead of the other."""
     total = jax.tree.leaves(data)[0].shape[-1]
+    widths = plan.blocks.widths
     with own_settings():
-        quick = _in_blocks(plan, _kernel(plan, prepare, one, False), constants, data, total, BLOCK)
+        quick = _in_blocks(plan, _kernel(plan, prepare, one, False), constants, data, total, widths)
         settled, numbers = quick[0] > 0, quick[1:]
         left = np.flatnonzero(~settled & (numbers[0] < Status.UNBOUNDED))
         if len(left):
             rest = jax.tree.map(lambda leaf: np.take(leaf, left, axis=-1), data)
             kernel = _kernel(plan, prepare, one, True)
-            numbers[:, left] = _in_blocks(plan, kernel, constants, rest, len(left), LANE)[1:]
+            widths = tuple(width for width in widths if width <= plan.blocks.searched)
+            numbers[:, left] = _in_blocks(plan, kernel, constants, rest, len(left), widths)[1:]
     return numbers
 
 
-def _in_blocks(plan: Plan, kernel: Any, constants: Any, data: Any, total: int, most: int) -> np.ndarray:
-    """In blocks of one of two widths, since each compiles anew: a lane, or `most`; narrower ones of very many rows."""
+def _in_blocks(plan: Plan, kernel: Any, constants: Any, data: Any, total: int, widths: tuple[int, ...]) -> np.ndarray:
+    """In blocks of one of a few widths; narrower ones where each dataset has very many numbers."""
     numbers = sum(leaf.size for leaf in jax.tree.leaves(data)) // total
-    width = LANE if total <= LANE * plan.devices else most
-    while width > 1 and width * numbers > MOST_NUMBERS:
+    width = next((width for width in widths if total <= width * plan.devices), widths[-1])
+    while width > 1 and width * numbers > plan.blocks.numbers:
         width //= 2
     width *= plan.devices
     found, pending = None, None

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxre.effects import group_means
 from jaxre.fitting import Fit
-from jaxre.settings import own_settings
+from jaxre.settings import host_settings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ def compare(small: Fit, large: Fit) -> Comparison:
             f"{small.log_likelihood:.6g} and {large.log_likelihood:.6g}; put the smaller model first."
         )
     statistic = max(statistic, 0.0)
-    with own_settings():
+    with host_settings():
         p_value = float(jax.scipy.special.gammaincc(df / 2, statistic / 2))
     return Comparison(statistic=statistic, df=df, p_value=p_value)
 
@@ -105,6 +105,6 @@ def _same_rows(one: Fit, other: Fit) -> bool:
     weights = [np.ones(1) if fit.observations.weights is None else fit.observations.weights for fit in (one, other)]
     if weights[0].shape != weights[1].shape or (weights[0] != weights[1]).any():
         return False
-    with own_settings():
+    with host_settings():
         first, second = (np.asarray(group_means(fit.moments)) for fit in (one, other))
     return bool(np.allclose(first, second, rtol=1e-9, atol=1e-9 * float(np.ptp(first))))

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxre.moments import GroupMoments, Strata, as_strata
-from jaxre.settings import SINGLE, quick_jit
+from jaxre.settings import SINGLE, platform, quick_jit
 from jaxre.stacking import padded
 
 BUCKETS = tuple(4**i for i in range(20))  # strata and groups are padded to these, so that new data seldom compile anew
@@ -78,4 +78,4 @@ def _is_word(value: Any) -> bool:
 @functools.lru_cache(maxsize=256)
 def program(function: Callable[..., Any], words: tuple[tuple[str, Any], ...]) -> Any:
     """From {name: array} to what the function makes of it and of the words."""
-    return quick_jit(lambda others: function(**others, **dict(words)), jax.default_backend(), SINGLE)
+    return quick_jit(lambda others: function(**others, **dict(words)), platform(), SINGLE)

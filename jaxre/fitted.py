@@ -42,7 +42,7 @@ from jaxre.profile_interval import PARAMETERS, Peak, ProfileInterval, checked, p
 from jaxre.replicates import Statistic
 from jaxre.residuals import Residuals, residuals
 from jaxre.search import KEPT_OPTIMA
-from jaxre.settings import own_settings
+from jaxre.settings import host_settings
 from jaxre.status import Status
 from jaxre.wald import WaldInterval, wald_interval
 
@@ -163,7 +163,7 @@ class Fit:
         """Test of between = 0 against its simulated finite-sample null; see `jaxre.likelihood_ratio_test`."""
         if self.method == "anova":
             raise ValueError("the analysis of variance has no likelihood ratio: use f_test, or method='reml' or 'ml'.")
-        with own_settings():
+        with host_settings():
             key = jax.random.key(seed)
             found = likelihood_ratio_test(self.moments, key, draws=draws, restricted=self.method == "reml")
             return as_numpy(found)
@@ -199,7 +199,7 @@ class Fit:
         level, parameter = level_of(level), checked(parameter, self.p, restricted)
         if restricted == (self.method == "reml"):
             return profile_of_one(self.moments, self._peak, parameter, level, restricted)
-        with own_settings(), np.errstate(all="ignore"):
+        with host_settings(), np.errstate(all="ignore"):
             return as_numpy(profile_interval(self.moments, parameter, level, restricted=restricted))
 
     def bootstrap(
@@ -213,7 +213,7 @@ class Fit:
         progress: bool | None = None,
     ) -> Bootstrap:
         """Parametric bootstrap of any function of a fit; see `jaxre.bootstrap`."""
-        with own_settings():
+        with host_settings():
             key = jax.random.key(seed)
         return bootstrap(
             self.moments,
@@ -265,7 +265,7 @@ class Fit:
     def residuals(self) -> Residuals:
         """Residuals, marginal and conditional, fitted values and leverage of the rows used; see `jaxre.residuals`."""
         rows = self.observations
-        with own_settings(), np.errstate(all="ignore"):
+        with host_settings(), np.errstate(all="ignore"):
             found = residuals(
                 self.moments, self.components, rows.values, rows.groups.codes, rows.covariates, rows.weights
             )
@@ -274,7 +274,7 @@ class Fit:
     def influence(self) -> Influence:
         """What leaving out each group does to every parameter, by exact refits; see `jaxre.influence`."""
         rows, count = self.observations, len(self.groups)
-        with own_settings(), np.errstate(all="ignore"):
+        with host_settings(), np.errstate(all="ignore"):
             words: dict[str, Any] = {"weights": rows.weights, "num_groups": count, "method": self.method}
             found = influence(rows.values, rows.groups.codes, rows.covariates, **words)
             return as_numpy(found)
@@ -290,7 +290,7 @@ class Fit:
         """
         rows, of_rows = self.observations, self.residuals()
         even = of_rows.marginal if rows.weights is None else of_rows.conditional * np.sqrt(rows.weights)
-        with own_settings():
+        with host_settings():
             found = homogeneity_check(even, rows.groups.codes, len(self.groups))
             return as_numpy(found)
 
@@ -299,7 +299,7 @@ class Fit:
         if of not in ("residuals", "effects"):
             raise ValueError(f"of must be 'residuals' or 'effects', got {of!r}.")
         values = self.residuals().conditional_standardised if of == "residuals" else self.group_effects().standardised
-        with own_settings():
+        with host_settings():
             return as_numpy(normality_check(values))
 
     def tidy(self, level: float = 0.95, df: str | None = None) -> dict[str, np.ndarray]:

@@ -22,7 +22,7 @@ from jaxre.intercept import host_moments
 from jaxre.moments import Strata, group_moments, stratify
 from jaxre.passes import Passes, passes_on_host
 from jaxre.rows import Array, HostRows
-from jaxre.settings import own_settings
+from jaxre.settings import own_settings, platform
 from jaxre.shared import Reduced, SharedDesign, estimate_one, predict_one, reduce_block, reduce_passes
 from jaxre.stacking import padded, stacked
 from jaxre.status import Status
@@ -54,7 +54,7 @@ def placed(design: SharedDesign) -> SharedDesign:
 
 def fit_shared(plan: Plan, design: SharedDesign, there: SharedDesign, block: np.ndarray) -> np.ndarray:
     """Packed numbers of the columns of a block (n, datasets) over one design, on the host and `there` on the device."""
-    if plan.mesh is None and jax.default_backend() == "cpu":
+    if plan.mesh is None and platform() == "cpu":
         made = passes_on_host(design.inner, design.sizes, block)
         return run(plan, there, made, _prepare_passes, _one_shared)
     return run(plan, there, block, _prepare_shared, _one_shared)

@@ -18,7 +18,7 @@ from jaxre.eager import bucket, bucketed
 from jaxre.exact import ExactInterval, FTest, exact_interval, f_test
 from jaxre.moments import GroupMoments, Strata
 from jaxre.profile_interval import Peak, ProfileInterval, intervals_alone, intervals_at
-from jaxre.settings import SINGLE, own_settings, quick_jit
+from jaxre.settings import SINGLE, host_settings, platform, quick_jit
 from jaxre.stacking import padded
 
 VARIANCES = ("between", "within", "sd_between", "sd_within")
@@ -56,7 +56,7 @@ def _plain(record: Any) -> dict[str, Any]:
 
 def on_host(function: Callable[..., Any], moments: GroupMoments, *numbers: Any, **words: Any) -> Any:
     """function(strata, *numbers, **words) in double precision, compiled once for the words and the padded shapes."""
-    with own_settings(), np.errstate(all="ignore"):
+    with host_settings(), np.errstate(all="ignore"):
         found = _compiled(function, tuple(sorted(words.items())))(bucketed(moments), *numbers)
         return as_numpy(found)
 
@@ -69,7 +69,7 @@ def as_numpy(tree: Any) -> Any:
 def on_groups(function: Callable[..., Any], moments: GroupMoments, *numbers: Any, **words: Any) -> Any:
     """function(moments, *numbers, **words) whose arrays (groups, ...) are compiled once for many numbers of groups."""
     groups = len(moments.sizes)
-    with own_settings(), np.errstate(all="ignore"):
+    with host_settings(), np.errstate(all="ignore"):
         found = _compiled(function, tuple(sorted(words.items())))(filled(moments), *numbers)
         return jax.tree.map(lambda leaf: np.asarray(leaf)[:groups], found)
 
@@ -85,7 +85,7 @@ def on_many(function: Callable[..., Any], rows: tuple[np.ndarray, ...], *numbers
     if m == 0:
         raise ValueError("there is nothing to predict: groups has no labels.")
     place = np.arange(bucket(m)) % m
-    with own_settings(), np.errstate(all="ignore"):
+    with host_settings(), np.errstate(all="ignore"):
         full = tuple(leaf[place] for leaf in rows)
         found = _compiled(function, tuple(sorted(words.items())))(full, *numbers)
         return jax.tree.map(lambda leaf: np.asarray(leaf)[:m], found)
@@ -94,7 +94,7 @@ def on_many(function: Callable[..., Any], rows: tuple[np.ndarray, ...], *numbers
 @functools.lru_cache(maxsize=64)
 def _compiled(function: Callable[..., Any], words: tuple[tuple[str, Any], ...]) -> Any:
     run = functools.partial(function, **dict(words))
-    return quick_jit(lambda *numbers: run(*numbers), jax.default_backend(), SINGLE)
+    return quick_jit(lambda *numbers: run(*numbers), platform(), SINGLE)
 
 
 def df_of(method: str, df: str | None) -> str:
@@ -124,7 +124,7 @@ def infer(
     tests, test, exact, about, variances = on_host(_all, moments, components, peak, level, df=df, method=method)
     if variances is not None:
         if not all(interval.settled for interval in variances):
-            with own_settings(), np.errstate(all="ignore"):
+            with host_settings(), np.errstate(all="ignore"):
                 restricted, searches = method == "reml", ("whole",)
                 found = intervals_alone(moments, peak, VARIANCES, level, restricted=restricted, searches=searches)
                 variances = as_numpy(found)
@@ -154,5 +154,5 @@ def profile_of_one(
     moments: GroupMoments, peak: Peak, parameter: str | int, level: float, restricted: bool
 ) -> ProfileInterval:
     """The profile-likelihood interval of a parameter about a known optimum."""
-    with own_settings(), np.errstate(all="ignore"):
+    with host_settings(), np.errstate(all="ignore"):
         return as_numpy(intervals_alone(moments, peak, (parameter,), level, restricted=restricted))[0]

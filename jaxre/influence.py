@@ -18,7 +18,7 @@ from jaxre.moments import GroupMoments, group_moments, moments_of
 from jaxre.observations import encode
 from jaxre.records import record
 from jaxre.rows import Array
-from jaxre.settings import SINGLE, quick_jit
+from jaxre.settings import SINGLE, platform, quick_jit
 
 ESTIMATORS = {"reml": reml, "ml": ml, "anova": anova}
 PADDED = 256  # groups up to which empty ones are added
@@ -172,7 +172,7 @@ class GroupRows:
 @functools.cache
 def _program(method: str) -> Any:
     """`_refits`, compiled."""
-    return quick_jit(functools.partial(_refits, method), jax.default_backend(), SINGLE)
+    return quick_jit(functools.partial(_refits, method), platform(), SINGLE)
 
 
 def _refits(

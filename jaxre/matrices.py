@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxre.batches import BLOCK, Plan, widths
+from jaxre.batches import Plan, widths
 from jaxre.classes import MOST_CLASSES
 from jaxre.columns import beyond_doubles, coefficients_of, frame_of, numbers, refuse_too_many
 from jaxre.fits import FitMany, unpacked
@@ -128,11 +128,12 @@ def _with_effects(plan: Plan, codes: np.ndarray, groups: int, x: np.ndarray | No
 
 
 def _chunk(chunk: int | None, n: int, plan: Plan) -> int:
-    """Datasets a chunk: what was asked for, or 16 MB of them in whole blocks; a block at least, if 128 MB hold it."""
-    block = BLOCK * plan.devices
+    """Datasets a chunk: what was asked for, or 16 MB of them in whole blocks; a block at least, if the devices' most
+    numbers hold it."""
+    block = plan.blocks.widths[-1] * plan.devices
     if chunk is None:
         whole = max(1, (1 << 24) // (8 * n * block)) * block
-        return min(whole, max(1, (1 << 27) // (8 * n)))
+        return min(whole, max(1, plan.blocks.numbers // n))
     wanted, free = 24.0 * n * chunk, _free_memory()  # the chunk, a copy of it, and one on its way
     if wanted > free:
         raise ValueError(

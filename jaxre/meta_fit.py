@@ -15,7 +15,7 @@ from jaxre.columns import Covariates, covariates_of, numbers, refuse_infinity, r
 from jaxre.distributions import level_of
 from jaxre.meta import METHODS, TESTS, MetaAnalysis, meta_analysis
 from jaxre.observations import MISSING
-from jaxre.settings import SINGLE, own_settings, quick_jit
+from jaxre.settings import SINGLE, host_settings, platform, quick_jit
 from jaxre.status import Status
 
 
@@ -115,7 +115,7 @@ def fit_meta(
     k, p = int(keep.sum()), 1 + x.shape[1]
     if k < p + 1:
         raise ValueError(f"a variance between studies needs at least {p + 1} studies for {p} coefficients, got {k}.")
-    with own_settings(), np.errstate(all="ignore"):
+    with host_settings(), np.errstate(all="ignore"):
         y, v, x = y[keep], v[keep], x[keep]
         missing_rows = np.full(_room(k) - k, np.nan)  # studies that are not there: few programs serve many sizes
         padded = np.append(y, missing_rows), np.append(v, missing_rows)
@@ -146,4 +146,4 @@ def _room(studies: int) -> int:
 @functools.lru_cache(maxsize=32)
 def _compiled(method: str, test: str) -> Any:
     run = lambda y, v, x, level: meta_analysis(y, v, x, method=method, test=test, level=level)
-    return quick_jit(run, jax.default_backend(), SINGLE)
+    return quick_jit(run, platform(), SINGLE)

@@ -21,11 +21,11 @@ from jaxre.profile import Curve, degrees, drop, profile
 from jaxre.records import record
 from jaxre.rows import Array
 from jaxre.search import Search, quick_search, search, whole_search
-from jaxre.settings import SINGLE, quick_jit
+from jaxre.settings import SINGLE, lane, platform, quick_jit
 from jaxre.spectrum import PARTS, Coordinates, Proof, Spectrum, spectral_curve, spectrum_of
 from jaxre.status import Status
 
-LANE = 256  # draws whose numbers are worked on at once
+LANE = 256  # draws whose numbers a CPU works on at once
 BLOCK = 64 * LANE  # draws of one call
 NORMALS = 16  # degrees of freedom up to which a chi-square is drawn as a sum of squares
 
@@ -264,8 +264,8 @@ def _eigenvalues(strata: Strata, xp: Any) -> tuple[Array, Array, Array]:
 
 
 def _in_one_program(design: NullDesign, key: Array, draws: int, most: int | None) -> Array:
-    lane = min(LANE, draws)
-    places = jnp.arange(-(-draws // lane) * lane).reshape(-1, lane)
+    width = min(lane(LANE), draws)
+    places = jnp.arange(-(-draws // width) * width).reshape(-1, width)
     one = lambda i: simulated(design, key, i, most, partial(search, _unproven_curve))[0]
     found = jax.lax.map(jax.vmap(one), places).ravel()[:draws]
     return jnp.where(design.valid, found, jnp.nan)
@@ -277,8 +277,8 @@ def _unproven_curve(data: tuple[Spectrum, Coordinates]) -> Curve:
 
 def _in_blocks(design: NullDesign, key: Array, draws: int, most: int | None) -> Array:
     """The quick search for all, the whole one, which takes long to compile, where that leaves any."""
-    starts = range(0, draws, BLOCK)
-    parts = [_kernel(most, whole=False)(design, key, start + np.arange(BLOCK).reshape(-1, LANE)) for start in starts]
+    starts, width = range(0, draws, BLOCK), min(lane(LANE), BLOCK)
+    parts = [_kernel(most, whole=False)(design, key, start + np.arange(BLOCK).reshape(-1, width)) for start in starts]
     found, settled = (np.concatenate([np.ravel(part[i]) for part in parts])[:draws] for i in range(2))
     left = np.flatnonzero(~settled)
     for start in range(0, len(left), LANE):
@@ -294,7 +294,7 @@ def _kernel(most: int | None, whole: bool) -> Callable[..., Any]:
     def run(design: NullDesign, key: Array, places: Array) -> tuple[Array, Array]:
         return jax.lax.map(jax.vmap(lambda i: simulated(design, key, i, most, find)), places)
 
-    return quick_jit(run, jax.default_backend(), SINGLE)
+    return quick_jit(run, platform(), SINGLE)
 
 
 def simulated(

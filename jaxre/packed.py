@@ -22,14 +22,14 @@ from jaxre.frame import Frame
 from jaxre.moments import Strata
 from jaxre.optimum import anova_optimum, likelihood_optimum, quick_optimum
 from jaxre.search import KEPT_OPTIMA
-from jaxre.settings import SINGLE, own_settings, quick_jit
+from jaxre.settings import SINGLE, host_settings, platform, quick_jit
 
 
 def estimate_one(strata: Strata, method: str, optimizer: optax.GradientTransformation | None) -> Estimate:
     count, columns = strata.means.shape
     padded = bucket(count)
     packed = _pack(strata, padded)
-    with own_settings():
+    with host_settings():
         settled, *numbers = _call(packed, method, optimizer, padded, columns - 1, whole=False)
         if not settled:
             _, *numbers = _call(packed, method, optimizer, padded, columns - 1, whole=True)
@@ -73,7 +73,7 @@ def _kernel(method: str, optimizer: optax.GradientTransformation | None, strata:
         numbers = [settled, *(getattr(estimate, name) for name in _ESTIMATE)]
         return jnp.concatenate([jnp.ravel(number).astype(packed.dtype) for number in numbers])
 
-    return quick_jit(run, jax.default_backend(), SINGLE)
+    return quick_jit(run, platform(), SINGLE)
 
 
 @functools.lru_cache(maxsize=64)

@@ -13,7 +13,7 @@ from jaxre.fitted import Fit
 from jaxre.moments import stratify
 from jaxre.profile import Curve, curve
 from jaxre.profile_interval import RATIOS, VARIANCES
-from jaxre.settings import own_settings
+from jaxre.settings import host_settings
 
 INK, PALE, ACCENT = "#1f3b57", "#9db4c8", "#b5452c"
 MOST_LABELS = 40  # groups that are named on an axis
@@ -107,7 +107,7 @@ def profile_likelihood(fit: Fit, parameter: str = "sd_between", level: float = 0
     values = np.linspace(max(low - margin, 0), most, 401)
     values = np.sort(np.append(values, [low, high, float(interval.estimate)]))
     rise = profile_rise(fit, parameter, values)
-    with own_settings():
+    with host_settings():
         limit = float(chi2_quantile(level_of(level)))
     axis.axhline(limit, color=ACCENT, linewidth=1, linestyle="--")
     inside = (values >= low) & (values <= high)
@@ -168,7 +168,7 @@ def quantiles(fit: Fit, of: str = "residuals", axis: Axis = None) -> Axis:
     axis, values = _axis(axis), np.sort(values[~np.isnan(values)])
     m = len(values)
     place = (np.arange(1, m + 1) - 0.375) / (m + 0.25)
-    with own_settings():
+    with host_settings():
         scores = np.asarray(jax.scipy.special.ndtri(place))
     half = 1.96 * np.sqrt(place * (1 - place) / m) / (np.exp(-scores * scores / 2) / np.sqrt(2 * np.pi))
     axis.fill_between(scores, scores - half, scores + half, color=PALE, alpha=0.35, linewidth=0)
@@ -301,7 +301,7 @@ def local_optima(fit: Fit, parameter: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _curve(fit: Fit) -> Curve:
-    with own_settings():
+    with host_settings():
         return curve(normal_equations(stratify(fit.moments)), fit.method == "reml")
 
 
@@ -311,7 +311,7 @@ def _scale(fit: Fit) -> np.ndarray:
 
 def _at(of_data: Curve, ratios: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Ratios, Q and L there."""
-    with own_settings():
+    with host_settings():
         at = jax.jit(jax.vmap(of_data.at))(np.asarray(ratios, float))
         return np.asarray(ratios, float), np.asarray(at.quadratic), np.asarray(at.log_det)
 

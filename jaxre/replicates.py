@@ -18,11 +18,11 @@ from jaxre.moments import Strata
 from jaxre.profile import solve
 from jaxre.records import record
 from jaxre.rows import Array
-from jaxre.settings import Options, quick_jit
+from jaxre.settings import Options, lane, platform, quick_jit
 from jaxre.spectral_draws import SpectralSource, refit_spectral, spectral_source
 from jaxre.status import Status
 
-LANE = 512  # datasets whose numbers are worked on at once, so that they stay in the cache
+LANE = 512  # datasets whose numbers a CPU works on at once
 COMPILER: Options = [{"xla_cpu_use_fusion_emitters": False}, {}][jax.__version_info__ >= (0, 12) :]  # half the time
 
 Statistic = Callable[[Estimate], Any]
@@ -57,7 +57,7 @@ class Task:
 
 @functools.lru_cache(maxsize=8)
 def _estimator(method: str, whole: bool) -> Callable[[Strata], tuple[Estimate, Array]]:
-    return quick_jit(lambda strata: estimate_of(strata, method, whole), jax.default_backend(), COMPILER)
+    return quick_jit(lambda strata: estimate_of(strata, method, whole), platform(), COMPILER)
 
 
 def own_estimate(strata: Strata, method: str) -> Estimate:
@@ -86,22 +86,22 @@ def refit(key: Array, source: Source | SpectralSource, ratio: Array, task: Task,
 
 
 @functools.lru_cache(maxsize=64)
-def _kernel(task: Task, most: Freedom, whole: bool) -> Callable[..., Refit]:
-    """Compiled: keys are those of the indices, of which the first `lanes` lanes are done."""
+def _kernel(task: Task, most: Freedom, whole: bool, width: int) -> Callable[..., Refit]:
+    """Compiled: keys are those of the indices, of which the first `lanes` lanes of that width are done."""
 
     def run(key: Array, indices: Array, lanes: Array, source: Source, ratio: Array) -> Refit:
         each = jax.vmap(lambda index: refit(jax.random.fold_in(key, index), source, ratio, task, most, whole))
 
-        def lane(i: Array, done: Refit) -> Refit:
-            found = each(jax.lax.dynamic_slice_in_dim(indices, i * LANE, LANE))
-            put = lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, i * LANE, 0)
+        def one(i: Array, done: Refit) -> Refit:
+            found = each(jax.lax.dynamic_slice_in_dim(indices, i * width, width))
+            put = lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, i * width, 0)
             return jax.tree.map(put, done, found)
 
         room = lambda leaf: jnp.zeros((len(indices), *leaf.shape[1:]), leaf.dtype)
-        blank = jax.tree.map(room, jax.eval_shape(each, indices[:LANE]))
-        return jax.lax.fori_loop(0, lanes, lane, blank)
+        blank = jax.tree.map(room, jax.eval_shape(each, indices[:width]))
+        return jax.lax.fori_loop(0, lanes, one, blank)
 
-    return quick_jit(run, jax.default_backend(), COMPILER)
+    return quick_jit(run, platform(), COMPILER)
 
 
 def refits(
@@ -112,8 +112,10 @@ def refits(
     source, most = spectral_source(strata, estimate, task.method) or (source_of(strata, estimate), freedom_of(strata))
     source, ratio = jax.tree.map(jnp.asarray, (source, estimate.ratio))
     chunk = LANE * -(-chunk // LANE)
+    width = min(lane(LANE), chunk)
+    chunk = width * -(-chunk // width)
     run = lambda which, whole, advance: _in_chunks(
-        _kernel(task, most, whole), key, which, chunk, (source, ratio), advance
+        _kernel(task, most, whole, width), width, key, which, chunk, (source, ratio), advance
     )
     found = run(np.arange(count, dtype=np.uint32), False, advance)
     left = np.flatnonzero(~found.settled & (found.status < Status.UNBOUNDED))
@@ -125,12 +127,12 @@ def refits(
 
 
 def _in_chunks(
-    kernel: Any, key: Array, which: np.ndarray, chunk: int, model: tuple[Any, Array], advance: Advance
+    kernel: Any, width: int, key: Array, which: np.ndarray, chunk: int, model: tuple[Any, Array], advance: Advance
 ) -> Refit:
     found: Any = None
     for start in range(0, len(which), chunk):
         part = which[start : start + chunk]
-        indices, lanes = np.pad(part, (0, chunk - len(part))), np.int32(-(-len(part) // LANE))
+        indices, lanes = np.pad(part, (0, chunk - len(part))), np.int32(-(-len(part) // width))
         done = jax.tree.map(np.asarray, kernel(key, indices, lanes, *model))
         if found is None:
             found = jax.tree.map(lambda leaf: np.empty((len(which), *leaf.shape[1:]), leaf.dtype), done)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxre.batches import BLOCK, Plan
+from jaxre.batches import Plan
 from jaxre.classes import MOST_CLASSES
 from jaxre.columns import coefficients_of, numbers
 from jaxre.fits import FitMany, unpacked
@@ -19,7 +19,7 @@ from jaxre.progress import Progress
 
 
 def fit_iterable(items: Any, plan: Plan, bar: Progress) -> FitMany:
-    """Datasets from an iterable, BLOCK of them at a time."""
+    """Datasets from an iterable, a block of them at a time."""
     if not isinstance(items, Iterable):
         raise TypeError(
             f"values must be a matrix, a long table or an iterable of datasets, got {type(items).__name__}."
@@ -28,7 +28,7 @@ def fit_iterable(items: Any, plan: Plan, bar: Progress) -> FitMany:
     used: list[np.ndarray] = []
     names: tuple[str, ...] | None = None
     done, source = 0, iter(items)
-    while batch := list(itertools.islice(source, BLOCK)):
+    while batch := list(itertools.islice(source, plan.blocks.widths[1])):
         made = [_dataset(item, done + i) for i, item in enumerate(batch)]
         done += len(batch)
         width = {0 if x is None else x.shape[1] for _, _, x in made} | (set() if names is None else {len(names) - 1})

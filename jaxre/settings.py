@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -12,8 +13,14 @@ import jax
 class own_settings:
     """Double precision and no stopping at NaN in this thread, whatever JAX is set to outside."""
 
+    def __init__(self, device: jax.Device | None = None) -> None:
+        """With a device: what holds no array of another device runs there."""
+        self.device = device
+
     def __enter__(self) -> None:
         self.contexts = [jax.enable_x64(True)]
+        if self.device is not None:
+            self.contexts.append(jax.default_device(self.device))
         self.contexts += [context(value) for name, context, value in _SETTINGS if getattr(jax.config, name) != value]
         for context in self.contexts:
             context.__enter__()
@@ -23,6 +30,34 @@ class own_settings:
             context.__exit__(*error)
 
 
+def host_settings() -> own_settings:
+    """The same for one dataset that comes as NumPy arrays: on the CPU, which has done before a GPU has started."""
+    return own_settings(_cpu())
+
+
+def platform() -> str:
+    """The kind of device that runs what is called here and now."""
+    device: Any = getattr(jax.config, _DEVICE)
+    return jax.default_backend() if device is None else getattr(device, "platform", device)
+
+
+def lane(on_cpu: int) -> int:
+    """Datasets to work on at once: as many as stay in the cache of a CPU, as many as fill a GPU."""
+    return on_cpu if platform() == "cpu" else 1 << 16
+
+
+@functools.cache
+def _cpu() -> jax.Device | None:
+    """The CPU where JAX would use another device and has the CPU as well."""
+    if jax.default_backend() == "cpu":
+        return None
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # JAX was told to see other devices alone
+        return None
+
+
+_DEVICE = "jax_default_device"
 _SETTINGS: tuple[tuple[str, Callable[[Any], Any], Any], ...] = (
     ("jax_debug_nans", jax.debug_nans, False),
     ("jax_debug_infs", jax.debug_infs, False),

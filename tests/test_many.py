@@ -1,5 +1,6 @@
 """Many datasets against the same datasets one at a time."""
 
+import dataclasses
 import sys
 
 import designs
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxre
-from jaxre import Status
+from jaxre import Status, batches
 
 METHODS = ("reml", "ml", "anova")
 COUNT = 40  # datasets: true ratios of 0, 0.3, 1 and 3, and from the 20th on missing values
@@ -397,7 +398,7 @@ def test_blocks_narrower_than_a_lane_give_the_same(missing, monkeypatch):
     values, groups, _ = sample([3, 1, 4, 6, 2], 1)
     values = values[:, 20:] if missing else values[:, :20]
     expected = jaxre.fit_many(values, groups)
-    monkeypatch.setattr("jaxre.batches.MOST_NUMBERS", 16 * 8)
+    monkeypatch.setattr("jaxre.batches.ON_CPU", dataclasses.replace(batches.ON_CPU, numbers=16 * 8))
     found = jaxre.fit_many(values, groups)
     np.testing.assert_array_equal(found.status, expected.status)
     np.testing.assert_allclose(found.between, expected.between, rtol=0, atol=1e-12 * np.nanmax(expected.within))
