@@ -11,7 +11,9 @@ import dataclasses
 import functools
 import math
 import operator
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -27,6 +29,7 @@ from jaxre.settings import BATCH, LARGE, own_settings, platform, quick_jit
 from jaxre.status import Status
 
 LANE = 256  # datasets whose numbers a CPU works on at once
+COPIED_BY_ONE = 1 << 26  # bytes of a block that one thread copies
 AXIS = "datasets"
 FLOATS = {"double": jnp.float64, "single": jnp.float32}
 QUANTITIES = (
@@ -66,11 +69,6 @@ class Plan:
         return platform() if self.mesh is None else self.mesh.devices.flat[0].platform
 
     @property
-    def blocks(self) -> Blocks:
-        """How wide the blocks are there."""
-        return ON_CPU if self.platform == "cpu" else ELSEWHERE
-
-    @property
     def effects(self) -> bool:
         """Whether the effects of the groups are wanted."""
         return bool({"blup", "blup_se"} & set(self.quantities))
@@ -95,10 +93,27 @@ class Blocks:
     """the widest of the whole search."""
     numbers: int
     """that one block holds at most."""
+    chunk: int
+    """[byte] of values that are read at a time, if a block is no more."""
+
+    def width(self, total: int, each: int) -> int:
+        """That of a block of so many datasets; less where each has very many numbers."""
+        width = next((width for width in self.widths if total <= width), self.widths[-1])
+        while width > 1 and width * each > self.numbers:
+            width //= 2
+        return width
 
 
-ON_CPU = Blocks(widths=(LANE, 2048), searched=LANE, numbers=1 << 24)
-ELSEWHERE = Blocks(widths=(256, 4096, 1 << 16, 1 << 18), searched=4096, numbers=1 << 26)
+ON_CPU = Blocks(widths=(LANE, 2048), searched=LANE, numbers=1 << 24, chunk=1 << 24)
+ELSEWHERE = Blocks(widths=(256, 4096, 1 << 16), searched=4096, numbers=1 << 24, chunk=1 << 29)
+RESIDENT = Blocks(widths=(256, 4096, 1 << 16, 1 << 20), searched=4096, numbers=1 << 27, chunk=1 << 31)
+
+
+def blocks_of(plan: Plan, values: Any) -> Blocks:
+    """How wide the blocks are of values that are on the host, or on the device already."""
+    if plan.platform == "cpu":
+        return ON_CPU
+    return RESIDENT if isinstance(values, jax.Array) else ELSEWHERE
 
 
 Prepare = Callable[[Any, Any], Any]
@@ -147,31 +162,28 @@ def cast(tree: Any, kind: Any) -> Any:
 def run(plan: Plan, constants: Any, data: Any, prepare: Prepare, one: One) -> np.ndarray:
     """Packed numbers (numbers, datasets) of host data whose last axis is the dataset, one block ahead of the other."""
     total = jax.tree.leaves(data)[0].shape[-1]
-    widths = plan.blocks.widths
+    blocks = blocks_of(plan, jax.tree.leaves(data)[0])
     with own_settings():
-        quick = _in_blocks(plan, _kernel(plan, prepare, one, False), constants, data, total, widths)
+        quick = _in_blocks(plan, _kernel(plan, prepare, one, False), constants, data, total, blocks)
         settled, numbers = quick[0] > 0, quick[1:]
         left = np.flatnonzero(~settled & (numbers[0] < Status.UNBOUNDED))
         if len(left):
-            rest = jax.tree.map(lambda leaf: np.take(leaf, left, axis=-1), data)
+            rest = jax.tree.map(lambda leaf: leaf.take(left, axis=-1), data)
             kernel = _kernel(plan, prepare, one, True)
-            widths = tuple(width for width in widths if width <= plan.blocks.searched)
-            numbers[:, left] = _in_blocks(plan, kernel, constants, rest, len(left), widths)[1:]
+            blocks = dataclasses.replace(blocks, widths=tuple(w for w in blocks.widths if w <= blocks.searched))
+            numbers[:, left] = _in_blocks(plan, kernel, constants, rest, len(left), blocks)[1:]
     return numbers
 
 
-def _in_blocks(plan: Plan, kernel: Any, constants: Any, data: Any, total: int, widths: tuple[int, ...]) -> np.ndarray:
-    """In blocks of one of a few widths; narrower ones where each dataset has very many numbers."""
+def _in_blocks(plan: Plan, kernel: Any, constants: Any, data: Any, total: int, blocks: Blocks) -> np.ndarray:
+    """In blocks of one of a few widths, the last ones filled up."""
     numbers = sum(leaf.size for leaf in jax.tree.leaves(data)) // total
-    width = next((width for width in widths if total <= width * plan.devices), widths[-1])
-    while width > 1 and width * numbers > plan.blocks.numbers:
-        width //= 2
-    width *= plan.devices
+    width = blocks.width(-(-total // plan.devices), numbers) * plan.devices
     found, pending = None, None
-    room = [jax.tree.map(lambda leaf: _aligned((*leaf.shape[:-1], width), leaf.dtype), data) for _ in range(2)]
+    room = [jax.tree.map(functools.partial(_room, width=width), data) for _ in range(2)]
     for i, start in enumerate(range(0, total, width)):
         stop = min(start + width, total)
-        block = jax.tree.map(functools.partial(_copy, start=start, stop=stop), data, room[i % 2])
+        block = jax.tree.map(functools.partial(_copy, start=start, stop=stop, width=width), data, room[i % 2])
         if plan.mesh is not None:
             block = jax.tree.map(functools.partial(_place, mesh=plan.mesh), block)
         ahead = (start, stop, kernel(constants, block))
@@ -182,20 +194,32 @@ def _in_blocks(plan: Plan, kernel: Any, constants: Any, data: Any, total: int, w
     return _collect(found, total, *pending)
 
 
-def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+def _room(leaf: Array, width: int) -> np.ndarray:
     """Memory that JAX takes as it is, without a copy, because it begins at a multiple of 64 bytes."""
+    shape, dtype = (*leaf.shape[:-1], width if isinstance(leaf, np.ndarray) else 0), leaf.dtype
     size = math.prod(shape) * dtype.itemsize
     raw = np.empty(size + 64, np.uint8)
     start = -raw.ctypes.data % 64
     return raw[start : start + size].view(dtype).reshape(shape)
 
 
-def _copy(leaf: np.ndarray, room: np.ndarray, start: int, stop: int) -> np.ndarray:
+def _copy(leaf: Array, room: np.ndarray, start: int, stop: int, width: int) -> Array:
     """The columns in the room that there is for them, the last one repeated where they do not fill it."""
-    part = leaf[..., start:stop]
-    room[..., : stop - start] = part
+    part, missing = leaf[..., start:stop], width - (stop - start)
+    if not isinstance(leaf, np.ndarray):  # on the device already
+        return jnp.pad(part, [(0, 0)] * (part.ndim - 1) + [(0, missing)], mode="edge") if missing else part
+    if part.nbytes < COPIED_BY_ONE:
+        room[..., : stop - start] = part
+    else:
+        list(_copiers().map(lambda row, source: np.copyto(row[: stop - start], source), room, part))
     room[..., stop - start :] = part[..., -1:]
     return room
+
+
+@functools.cache
+def _copiers() -> ThreadPoolExecutor:
+    """Threads that copy rows, since one alone would keep a GPU waiting."""
+    return ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="jaxre-copy")
 
 
 def _place(leaf: np.ndarray, mesh: Mesh) -> jax.Array:

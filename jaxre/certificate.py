@@ -31,6 +31,7 @@ import jax.numpy as jnp
 from jaxre.profile import Curve, Profile, drop, score, score_noise, score_root
 from jaxre.records import record
 from jaxre.rows import Array
+from jaxre.settings import repeat
 
 STRIDE, LONGEST_STRIDE = math.log(1.35), math.log(1.45)  # in log(1 + largest size * lambda), between first looks
 WIDTH = 16  # points that are looked at in one round of branch and bound, and basins that are kept
@@ -83,7 +84,7 @@ def first_look(curve: Curve) -> Look:
     first = facts_of(zero, curve)
     first = first._replace(root=jnp.where(at_zero, abs(first.root), -abs(first.root)))
     start = first, blank + 1, jnp.where(at_zero, blank + 1, blank), blank
-    last, _, tally, low = jax.lax.fori_loop(0, most_of_batch(looks.astype(jnp.int32)), step, start)
+    last, _, tally, low = repeat(most_of_batch(looks.astype(jnp.int32)), step, start)
     tally = tally + _tally(*_beyond(last, last.root < 0, curve))
     high = jnp.where(low == last.ratio, jnp.inf, ((1 + curve.largest * low) * stride * (1 + 1e-6) - 1) / curve.largest)
     return Look(settled=tally == 1, at_zero=at_zero, low=low, high=high, start=low)
@@ -312,7 +313,7 @@ def _beyond(a: Facts, falling: Array, curve: Curve) -> tuple[Array, Array]:
 def refined(look: Look, curve: Curve, steps: int) -> Array:
     """The first iterate after some Newton steps for the root of F in s = 1 / (1 + size * ratio), inside the basin."""
 
-    def step(_: int, ratio: Array) -> Array:
+    def step(_: Any, ratio: Array) -> Array:
         at, s = curve.at(ratio), 1 / (1 + curve.size * ratio)
         share = curve.n / at.log_det_1
         root = at.quadratic + share * at.quadratic_1
@@ -321,7 +322,7 @@ def refined(look: Look, curve: Curve, steps: int) -> Array:
         closer = jnp.where(closer > 0, jnp.minimum(closer, 1.0), 0.1 * s)
         return jnp.clip((1 / closer - 1) / curve.size, look.low, look.high)
 
-    start = jax.lax.fori_loop(0, steps, step, look.start) if steps else look.start
+    start = repeat(steps, step, look.start)
     inside = (start > look.low) & (start < look.high)
     return jnp.where(inside, start, middle_ratio(look.low, look.high, curve.size))
 

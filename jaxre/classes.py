@@ -5,10 +5,10 @@ One program then serves all of them, whatever groups each has. The dataset axis 
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxre.by_group import sums_by_group
 from jaxre.frame import Frame, power_of_two_below, rounding_floor
 from jaxre.moments import Strata
 from jaxre.profile import WRITTEN_OUT
@@ -39,14 +39,16 @@ class Classes:
     """(datasets,) int32 `Status`."""
 
 
-def classes_of_block(codes: Array, groups: int, classes: int, y: Array, dtype: jnp.dtype) -> Classes:
+def classes_of_block(
+    codes: Array, places: Array | None, groups: int, classes: int, y: Array, dtype: jnp.dtype
+) -> Classes:
     """Two passes over a block (n, datasets) whose missing values are NaN; rows with the groups in ascending order."""
     present = ~jnp.isnan(y)
     low = jnp.where(present, y, jnp.inf).min(axis=0)
     high = jnp.where(present, y, -jnp.inf).max(axis=0)
     scale = power_of_two_below(jnp.where(high > low, high / 2 - low / 2, 0), jnp)
     centred = jnp.where(present, y * scale - low * scale, 0).astype(dtype)
-    by_group = lambda rows: jax.ops.segment_sum(rows, codes, groups, indices_are_sorted=True)
+    by_group = lambda rows: sums_by_group(rows, codes, groups, places)
     sizes, sums = by_group(present.astype(dtype)), by_group(centred)
     means = sums / jnp.maximum(sizes, 1)
     residuals = jnp.where(present, centred - means[codes], 0)

@@ -12,9 +12,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxre.batches import Plan, Prepare, cast, run
+from jaxre.by_group import places_of
 from jaxre.classes import Classes, classes_of_block, strata_of_classes
 from jaxre.columns_of_inference import inference_of_one
 from jaxre.estimate import Estimate, estimate_of
@@ -22,7 +24,7 @@ from jaxre.intercept import host_moments
 from jaxre.moments import Strata, group_moments, stratify
 from jaxre.passes import Passes, passes_on_host
 from jaxre.rows import Array, HostRows
-from jaxre.settings import own_settings, platform
+from jaxre.settings import own_settings
 from jaxre.shared import Reduced, SharedDesign, estimate_one, predict_one, reduce_block, reduce_passes
 from jaxre.stacking import padded, stacked
 from jaxre.status import Status
@@ -31,7 +33,7 @@ from jaxre.status import Status
 
 
 def _prepare_shared(design: SharedDesign, values: Array) -> Reduced:
-    return reduce_block(design, values, design.spectrum.values.dtype)
+    return reduce_block(design, values.astype(jnp.float64), design.spectrum.values.dtype)
 
 
 def _prepare_passes(design: SharedDesign, made: Passes) -> Reduced:
@@ -52,9 +54,9 @@ def placed(design: SharedDesign) -> SharedDesign:
         return jax.device_put(design)
 
 
-def fit_shared(plan: Plan, design: SharedDesign, there: SharedDesign, block: np.ndarray) -> np.ndarray:
+def fit_shared(plan: Plan, design: SharedDesign, there: SharedDesign, block: Array) -> np.ndarray:
     """Packed numbers of the columns of a block (n, datasets) over one design, on the host and `there` on the device."""
-    if plan.mesh is None and platform() == "cpu":
+    if plan.mesh is None and plan.platform == "cpu":
         made = passes_on_host(design.inner, design.sizes, block)
         return run(plan, there, made, _prepare_passes, _one_shared)
     return run(plan, there, block, _prepare_shared, _one_shared)
@@ -65,7 +67,7 @@ def fit_shared(plan: Plan, design: SharedDesign, there: SharedDesign, block: np.
 
 @functools.lru_cache(maxsize=64)
 def _prepare_block(groups: int, classes: int) -> Prepare:
-    return lambda codes, values: classes_of_block(codes[0], groups, classes, values, codes[1].dtype)
+    return lambda at, values: classes_of_block(at[0], at[1], groups, classes, values, at[2].dtype)
 
 
 def _prepare_classes(kind: Array, data: Classes) -> Classes:
@@ -78,7 +80,7 @@ def _one_of_classes(_: Any, data: Classes, plan: Plan, whole: bool) -> tuple[Est
 
 def fit_missing(plan: Plan, codes: np.ndarray, groups: int, classes: int, block: np.ndarray) -> np.ndarray:
     """Packed numbers of the columns of a block (n, datasets) whose missing values are NaN."""
-    constants = codes.astype(np.int32), np.zeros(())
+    constants = codes.astype(np.int32), places_of(codes, groups), np.zeros(())
     return run(plan, constants, block, _prepare_block(groups, classes), _one_of_classes)
 
 
@@ -126,7 +128,7 @@ def _one_of_design(
     return _one_of_strata(None, dataclasses.replace(data, **same), plan, whole)
 
 
-def fit_design(plan: Plan, codes: np.ndarray, covariates: np.ndarray | None, block: np.ndarray) -> np.ndarray:
+def fit_design(plan: Plan, codes: np.ndarray, covariates: np.ndarray | None, block: Array) -> np.ndarray:
     """Packed numbers, inference among them, of the columns of a block (n, datasets) over one design."""
     x = None if covariates is None else np.ascontiguousarray(covariates, np.float64).tobytes()
     prepare, constants = _of_design(codes.astype(np.int32).tobytes(), x, len(codes))

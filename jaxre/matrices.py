@@ -6,9 +6,11 @@ import dataclasses
 import math
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jaxre.batches import Plan, widths
+from jaxre.batches import Blocks, Plan, blocks_of, widths
 from jaxre.classes import MOST_CLASSES
 from jaxre.columns import beyond_doubles, coefficients_of, frame_of, numbers, refuse_too_many
 from jaxre.fits import FitMany, unpacked
@@ -16,6 +18,7 @@ from jaxre.fitting import fit
 from jaxre.forms import fit_design, fit_missing, fit_shared, fit_strata, placed
 from jaxre.observations import encode
 from jaxre.progress import Progress
+from jaxre.settings import own_settings
 from jaxre.shared import MOST_GROUPS, design_status, shared_design
 from jaxre.status import Status
 
@@ -57,18 +60,20 @@ def fit_matrix(
         return unpacked(_without_estimates(plan, out, verdict, len(names), len(present)), *rest)
     design = shared_design(codes, x, plan.method == "reml") if len(present) <= MOST_GROUPS else None
     there = None if design is None else placed(design)
-    size, bar = _chunk(chunk, n, plan), Progress(count, progress)
+    stays = isinstance(values, jax.Array) and jnp.issubdtype(values.dtype, jnp.floating)
+    stays = stays and plan.platform != "cpu" and plan.mesh is None
+    size, bar = _chunk(chunk, n, plan, blocks_of(plan, values if stays else None)), Progress(count, progress)
     for start in range(0, count, size):
         part = slice(start, min(start + size, count))
-        block = _block(values, part, rows)
+        block: Any = _block_there(values, part, rows) if stays else _block(values, part, rows)
         odd = np.arange(block.shape[1])
-        if design is not None and there is not None and _some_complete(block):
+        if design is not None and there is not None and (stays or _some_complete(block)):
             # the columns keep their places, or their company would change their bits
             fitted = fit_design(plan, codes, x, block) if plan.inference else fit_shared(plan, design, there, block)
             out[:, part] = fitted
             odd = _doubtful(out[0, part], block)
         if len(odd):
-            some = block if len(odd) == block.shape[1] else block[:, odd]
+            some = np.asarray(block if len(odd) == block.shape[1] else block[:, odd], np.float64)
             used[start + odd] = len(rows) - np.isnan(some).sum(axis=0)
             out[:, start + odd] = _fit_odd(plan, codes, len(present), x, some)
         bar.advance(block.shape[1])
@@ -127,13 +132,11 @@ def _with_effects(plan: Plan, codes: np.ndarray, groups: int, x: np.ndarray | No
     return np.array([row for name in plan.quantities for row in rows[name]])
 
 
-def _chunk(chunk: int | None, n: int, plan: Plan) -> int:
-    """Datasets a chunk: what was asked for, or 16 MB of them in whole blocks; a block at least, if the devices' most
-    numbers hold it."""
-    block = plan.blocks.widths[-1] * plan.devices
+def _chunk(chunk: int | None, n: int, plan: Plan, blocks: Blocks) -> int:
+    """Datasets a chunk: what was asked for, or whole blocks, as many as the device takes at a time."""
     if chunk is None:
-        whole = max(1, (1 << 24) // (8 * n * block)) * block
-        return min(whole, max(1, plan.blocks.numbers // n))
+        block = blocks.width(blocks.widths[-1], n) * plan.devices
+        return max(1, blocks.chunk // (8 * n * block)) * block
     wanted, free = 24.0 * n * chunk, _free_memory()  # the chunk, a copy of it, and one on its way
     if wanted > free:
         raise ValueError(
@@ -157,12 +160,20 @@ def _some_complete(block: np.ndarray) -> bool:
         return any(np.isfinite(part.sum(axis=0)).any() for part in (block[:, :16], block[:, 16:]))
 
 
-def _doubtful(status: np.ndarray, block: np.ndarray) -> np.ndarray:
+def _doubtful(status: np.ndarray, block: Any) -> np.ndarray:
     """Columns in which something is missing, or infinite, or that a sample of their rows may have scaled wrongly."""
     doubtful = (status == Status.INVALID) | (status == Status.UNBOUNDED)
     constant = np.flatnonzero(status == Status.CONSTANT_OUTCOME)
-    doubtful[constant] = (block[:, constant] != block[:1, constant]).any(axis=0)
+    same = np.asarray(block[:, constant])
+    doubtful[constant] = (same != same[:1]).any(axis=0)
     return np.flatnonzero(doubtful)
+
+
+def _block_there(values: jax.Array, part: slice, rows: np.ndarray) -> jax.Array:
+    """Columns of values on a device, rows in the order of their groups."""
+    with own_settings():
+        columns = values[:, part]
+        return columns if np.array_equal(rows, np.arange(len(columns))) else columns[rows]
 
 
 def _block(values: Any, part: slice, rows: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from jaxre.by_group import sums_by_group
 from jaxre.columns import numbers
 from jaxre.frame import (
     FREEDOM_OF_KNOWN,
@@ -331,10 +332,10 @@ def stratify(moments: GroupMoments) -> Strata:
     if isinstance(moments.means, np.ndarray):
         means, scatter = _stratum_products(moments.means, stratum, len(sizes))
     else:
-        total = jax.ops.segment_sum(moments.means, stratum, len(sizes))
+        total = sums_by_group(moments.means, stratum, len(sizes))
         means = total / np.maximum(counts, 1)[:, None]
         gap = moments.means - means[stratum]
-        scatter = jax.ops.segment_sum(gap[:, :, None] * gap[:, None, :], stratum, len(sizes))
+        scatter = sums_by_group(gap[:, :, None] * gap[:, None, :], stratum, len(sizes))
     return Strata(sizes=sizes, counts=counts, means=means, scatter=scatter, **shared)
 
 

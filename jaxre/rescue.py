@@ -10,7 +10,8 @@ import jax.numpy as jnp
 
 from jaxre.rows import Array
 
-GATHERED = 32  # of a batch, that are given to the whole method at once
+GATHERED = 32  # of a batch, that are given to the whole method at once; of a very large one its share
+SHARE = 1024
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -38,11 +39,11 @@ def quick_or_whole(quick: Callable[[T], U], whole: Callable[[T], U], settled: Ca
     def batched(size: int, mapped: list[T], data: T) -> tuple[U, U]:
         axes = jax.tree.map(lambda one: 0 if one else None, mapped[0])
         first = jax.vmap(quick, (axes,), axis_size=size)(data)
-        width = min(size, GATHERED)
+        width = min(size, max(GATHERED, size // SHARE))
 
         def next_ones(state: tuple[U, Array]) -> tuple[U, Array]:
             found, left = state
-            place = jnp.nonzero(left, size=width, fill_value=size)[0]
+            place = jnp.searchsorted(jnp.cumsum(left, dtype=jnp.int32), jnp.arange(1, width + 1))  # size: no more
             some = jax.tree.map(
                 lambda leaf, one: jnp.asarray(leaf).at[place].get(mode="clip") if one else leaf, data, mapped[0]
             )

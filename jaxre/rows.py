@@ -19,6 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxre.by_group import sums_by_group
+
 MANY = 20_000  # rows from which on a pass is worth saving
 RUN = 2048  # rows whose products are added up before they join the others
 SPREAD = 1e-4  # mean square within groups, as a share of the squared range, from which on means need no correction
@@ -223,7 +225,7 @@ class TracedRows:
     def _by_group(self, table: jax.Array) -> jax.Array:
         """(q, groups) sums of rows, each as often as its weight says."""
         weighted = table if self.weights is None else table * self.weights
-        return jax.ops.segment_sum(weighted, self.codes, self.groups).T
+        return sums_by_group(weighted, self.codes, self.groups).T
 
     def sums(self, scale: jax.Array) -> jax.Array:
         return self._by_group(self.table * scale - self.first * scale)

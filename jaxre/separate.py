@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxre.batches import Plan
+from jaxre.batches import Plan, blocks_of
 from jaxre.classes import MOST_CLASSES
 from jaxre.columns import coefficients_of, numbers
 from jaxre.fits import FitMany, unpacked
@@ -28,7 +28,7 @@ def fit_iterable(items: Any, plan: Plan, bar: Progress) -> FitMany:
     used: list[np.ndarray] = []
     names: tuple[str, ...] | None = None
     done, source = 0, iter(items)
-    while batch := list(itertools.islice(source, plan.blocks.widths[1])):
+    while batch := list(itertools.islice(source, blocks_of(plan, None).widths[1])):
         made = [_dataset(item, done + i) for i, item in enumerate(batch)]
         done += len(batch)
         width = {0 if x is None else x.shape[1] for _, _, x in made} | (set() if names is None else {len(names) - 1})

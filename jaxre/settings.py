@@ -46,6 +46,22 @@ def lane(on_cpu: int) -> int:
     return on_cpu if platform() == "cpu" else 1 << 16
 
 
+def repeat(count: Any, step: Callable[[Any, Any], Any], state: Any) -> Any:
+    """`jax.lax.fori_loop` over 0 .. count - 1, count an integer or traced.
+
+    On a GPU an iteration is a pass over memory, which costs more than its arithmetic: there WRITTEN_OUT steps are one
+    iteration, and the last ones may be of numbers beyond the count, which `step` must leave without effect.
+    """
+    if platform() == "cpu":
+        return jax.lax.fori_loop(0, count, step, state)
+    if isinstance(count, int):
+        return functools.reduce(lambda state, i: step(i, state), range(count), state)
+    several = lambda j, state: functools.reduce(
+        lambda state, i: step(WRITTEN_OUT * j + i, state), range(WRITTEN_OUT), state
+    )
+    return jax.lax.fori_loop(0, -(-count // WRITTEN_OUT), several, state)
+
+
 @functools.cache
 def _cpu() -> jax.Device | None:
     """The CPU where JAX would use another device and has the CPU as well."""
@@ -80,6 +96,7 @@ BATCH: Options = [
 ][jax.__version_info__ >= (0, 12) :]
 LARGE: Options = [{"xla_cpu_use_fusion_emitters": False}, {}][jax.__version_info__ >= (0, 12) :]  # full speed
 _LOCK = threading.Lock()
+WRITTEN_OUT = 8
 
 
 def quick_jit(function: Callable[..., Any], platform: str, options: Options) -> Callable[..., Any]:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxre.by_group import places_of, sums_by_group
 from jaxre.estimate import Estimate, in_user_units
 from jaxre.frame import Frame, power_of_two_below, rounding_floor
 from jaxre.moments import GroupMoments, moments_of
@@ -34,6 +35,8 @@ class SharedDesign:
     spectrum: Spectrum
     codes: Array
     """(n,) int32 group of each row, ascending."""
+    places: Array | None
+    """the rows of each group, see `places_of`."""
     sizes: Array
     """(groups,) [1]."""
     by_group: Array
@@ -48,6 +51,8 @@ class SharedDesign:
     """(r, w) u from products with `inner`."""
     member: Array
     """(r,) int32, the distinct eigenvalue of each coordinate."""
+    member_places: Array | None
+    """the coordinates of each distinct eigenvalue, see `places_of`."""
     of_basis: Array
     """(p, p) coefficients of least squares from products with `basis`; for the intercept alone from the sum."""
     shift: Array
@@ -97,6 +102,7 @@ def shared_design(codes: np.ndarray, covariates: np.ndarray | None, restricted: 
     return SharedDesign(
         spectrum=spectrum,
         codes=codes.astype(np.int32),
+        places=places_of(codes, groups),
         sizes=sizes.astype(float),
         by_group=by_group,
         within=inner.T @ basis,
@@ -104,6 +110,7 @@ def shared_design(codes: np.ndarray, covariates: np.ndarray | None, restricted: 
         from_groups=(vectors * root / sizes[:, None]).T.copy(),
         from_inner=-(inner.T @ basis @ by_group.T @ (vectors / root)).T,
         member=member.astype(np.int32),
+        member_places=places_of(member, len(spectrum.values)),
         of_basis=of_basis if p > 1 else np.full((1, 1), 1 / n),
         shift=shift,
         cov=of_basis @ of_basis.T,
@@ -181,7 +188,7 @@ def reduce_rows(design: SharedDesign, y: Array, dtype: jnp.dtype) -> Passes:
     # once, for all that read it
     centred = jax.lax.optimization_barrier((y * scale - pilot * scale).astype(dtype))
     product = lambda a, b: jnp.matmul(a.astype(dtype), b, precision=jax.lax.Precision.HIGHEST)
-    sums = jax.ops.segment_sum(centred, design.codes, len(design.sizes), indices_are_sorted=True)
+    sums = sums_by_group(centred, design.codes, len(design.sizes), design.places)
     within = centred - (sums / design.sizes.astype(dtype)[:, None])[design.codes]
     inside = product(design.inner.T, within)
     if len(inside):
@@ -204,7 +211,7 @@ def reduce_passes(design: SharedDesign, made: Passes, dtype: jnp.dtype) -> Reduc
     distinct = design.spectrum.values.shape[0]
     squares = u * u
     if distinct < u.shape[0]:
-        squares = jax.ops.segment_sum(squares, design.member, distinct, indices_are_sorted=True)
+        squares = sums_by_group(squares, design.member, distinct, design.member_places)
     coefficients = product(design.of_basis, along)
     eps, wide = float(jnp.finfo(dtype).eps), made.pilot.dtype
     explained = (along * along).sum(axis=0) / (n if p == 1 else 1)
