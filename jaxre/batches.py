@@ -11,9 +11,7 @@ import dataclasses
 import functools
 import math
 import operator
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -29,7 +27,6 @@ from jaxre.settings import BATCH, LARGE, own_settings, platform, quick_jit
 from jaxre.status import Status
 
 LANE = 256  # datasets whose numbers a CPU works on at once
-COPIED_BY_ONE = 1 << 26  # bytes of a block that one thread copies
 AXIS = "datasets"
 FLOATS = {"double": jnp.float64, "single": jnp.float32}
 QUANTITIES = (
@@ -105,15 +102,15 @@ class Blocks:
 
 
 ON_CPU = Blocks(widths=(LANE, 2048), searched=LANE, numbers=1 << 24, chunk=1 << 24)
-ELSEWHERE = Blocks(widths=(256, 4096, 1 << 16), searched=4096, numbers=1 << 24, chunk=1 << 29)
-RESIDENT = Blocks(widths=(256, 4096, 1 << 16, 1 << 20), searched=4096, numbers=1 << 27, chunk=1 << 31)
+ON_GPU = Blocks(widths=tuple(4**i for i in range(4, 9)), searched=4096, numbers=1 << 24, chunk=1 << 29)
+RESIDENT = Blocks(widths=tuple(4**i for i in range(4, 11)), searched=4096, numbers=1 << 27, chunk=1 << 31)
 
 
 def blocks_of(plan: Plan, values: Any) -> Blocks:
     """How wide the blocks are of values that are on the host, or on the device already."""
     if plan.platform == "cpu":
         return ON_CPU
-    return RESIDENT if isinstance(values, jax.Array) else ELSEWHERE
+    return RESIDENT if isinstance(values, jax.Array) else ON_GPU
 
 
 Prepare = Callable[[Any, Any], Any]
@@ -180,10 +177,12 @@ def _in_blocks(plan: Plan, kernel: Any, constants: Any, data: Any, total: int, b
     numbers = sum(leaf.size for leaf in jax.tree.leaves(data)) // total
     width = blocks.width(-(-total // plan.devices), numbers) * plan.devices
     found, pending = None, None
-    room = [jax.tree.map(functools.partial(_room, width=width), data) for _ in range(2)]
+    leaves, form = jax.tree.flatten(data)
+    rooms = [[_room(leaf, width) for leaf in leaves] for _ in range(2)]
     for i, start in enumerate(range(0, total, width)):
         stop = min(start + width, total)
-        block = jax.tree.map(functools.partial(_copy, start=start, stop=stop, width=width), data, room[i % 2])
+        columns = map(functools.partial(_columns, start=start, stop=stop, width=width), leaves, rooms[i % 2])
+        block = jax.tree.unflatten(form, columns)
         if plan.mesh is not None:
             block = jax.tree.map(functools.partial(_place, mesh=plan.mesh), block)
         ahead = (start, stop, kernel(constants, block))
@@ -194,32 +193,26 @@ def _in_blocks(plan: Plan, kernel: Any, constants: Any, data: Any, total: int, b
     return _collect(found, total, *pending)
 
 
-def _room(leaf: Array, width: int) -> np.ndarray:
-    """Memory that JAX takes as it is, without a copy, because it begins at a multiple of 64 bytes."""
-    shape, dtype = (*leaf.shape[:-1], width if isinstance(leaf, np.ndarray) else 0), leaf.dtype
+def _room(leaf: Array, width: int) -> np.ndarray | None:
+    """On a CPU, memory that JAX takes as it is, without a copy, because it begins at a multiple of 64 bytes."""
+    if platform() != "cpu":
+        return None
+    shape, dtype = (*leaf.shape[:-1], width), leaf.dtype
     size = math.prod(shape) * dtype.itemsize
     raw = np.empty(size + 64, np.uint8)
     start = -raw.ctypes.data % 64
     return raw[start : start + size].view(dtype).reshape(shape)
 
 
-def _copy(leaf: Array, room: np.ndarray, start: int, stop: int, width: int) -> Array:
-    """The columns in the room that there is for them, the last one repeated where they do not fill it."""
+def _columns(leaf: Array, room: np.ndarray | None, start: int, stop: int, width: int) -> Array:
+    """Columns, the last one repeated up to the width; in the room if there is one."""
     part, missing = leaf[..., start:stop], width - (stop - start)
-    if not isinstance(leaf, np.ndarray):  # on the device already
-        return jnp.pad(part, [(0, 0)] * (part.ndim - 1) + [(0, missing)], mode="edge") if missing else part
-    if part.nbytes < COPIED_BY_ONE:
-        room[..., : stop - start] = part
-    else:
-        list(_copiers().map(lambda row, source: np.copyto(row[: stop - start], source), room, part))
+    if room is None:  # JAX copies what it takes, of any layout
+        xp, fill = (np if isinstance(leaf, np.ndarray) else jnp), [(0, 0)] * (leaf.ndim - 1) + [(0, missing)]
+        return xp.pad(part, fill, mode="edge") if missing else part
+    room[..., : stop - start] = part
     room[..., stop - start :] = part[..., -1:]
     return room
-
-
-@functools.cache
-def _copiers() -> ThreadPoolExecutor:
-    """Threads that copy rows, since one alone would keep a GPU waiting."""
-    return ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="jaxre-copy")
 
 
 def _place(leaf: np.ndarray, mesh: Mesh) -> jax.Array:

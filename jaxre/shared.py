@@ -18,6 +18,7 @@ from jaxre.passes import SAMPLED, Passes
 from jaxre.records import record
 from jaxre.rows import Array, HostRows
 from jaxre.search import KEPT_OPTIMA, quick_search, whole_search
+from jaxre.settings import platform
 from jaxre.spectrum import Coordinates, Spectrum, spectral_curve, spectral_profile, spectrum_of
 from jaxre.status import Status
 
@@ -185,8 +186,9 @@ def reduce_rows(design: SharedDesign, y: Array, dtype: jnp.dtype) -> Passes:
     pilot = y[0]
     reach = abs(y[:: max(1, len(y) // SAMPLED)] - pilot).max(axis=0)
     scale = power_of_two_below(jnp.where(jnp.isfinite(reach), reach, 0), jnp)
-    # once, for all that read it
-    centred = jax.lax.optimization_barrier((y * scale - pilot * scale).astype(dtype))
+    centred = (y * scale - pilot * scale).astype(dtype)
+    if platform() == "cpu":  # made once for all that read it; a GPU makes it again in less time than it takes to read
+        centred = jax.lax.optimization_barrier(centred)
     product = lambda a, b: jnp.matmul(a.astype(dtype), b, precision=jax.lax.Precision.HIGHEST)
     sums = sums_by_group(centred, design.codes, len(design.sizes), design.places)
     within = centred - (sums / design.sizes.astype(dtype)[:, None])[design.codes]

@@ -1,0 +1,99 @@
+"""What is done differently on a GPU gives the same answers; run on the CPU, which can do it too."""
+
+import dataclasses
+
+import designs
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxre
+from jaxre import batches, by_group, settings
+
+COUNT = 700  # datasets: three widths of blocks, the last block not full
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """JAX believes that it runs on a GPU, whose blocks are narrow."""
+    programs = batches._kernel.cache_clear, settings._cpu.cache_clear, jax.clear_caches
+    for module in (settings, batches, by_group):
+        monkeypatch.setattr(module, "platform", lambda: "gpu")
+    narrow = {"widths": (16, 64, 256), "searched": 64}
+    for name in ("ON_GPU", "RESIDENT"):
+        monkeypatch.setattr(batches, name, dataclasses.replace(getattr(batches, name), **narrow))
+    for clear in programs:
+        clear()
+    yield
+    for clear in programs:
+        clear()
+
+
+def sample(p, missing):
+    rng = np.random.default_rng(p)
+    sizes = [1, 5, 2, 2, 9, 4]
+    groups = rng.permutation(designs.labels(sizes))
+    x = None if p == 1 else rng.normal(size=(len(groups), p - 1))
+    spread = np.array([0, 0.3, 1, 3])[np.arange(COUNT) % 4]
+    values = rng.normal(size=(len(groups), COUNT)) + rng.normal(size=(len(sizes), COUNT))[groups] * spread
+    if missing:
+        values[rng.random(values.shape) < 0.02] = np.nan
+    values[:, 5], values[3, 6], values[:, 7], values[:, 8] = 1.5, np.inf, np.nan, groups * 1.25
+    return values, groups, x
+
+
+def same(found, expected):
+    """The variances to 1e-12 of their sum, as everywhere that the order of additions differs."""
+    np.testing.assert_array_equal(found.status, expected.status)
+    np.testing.assert_array_equal(found.certified, expected.certified)
+    for name in ("between", "within"):
+        gap = abs(getattr(found, name) - getattr(expected, name)) / (expected.between + expected.within)
+        assert np.nanmax(gap) < 1e-12
+
+
+@pytest.mark.parametrize(("method", "p", "missing"), [("reml", 1, True), ("ml", 3, False)])
+def test_a_matrix(method, p, missing, request):
+    values, groups, x = sample(p, missing)
+    expected = jaxre.fit_many(values, groups, x, method=method)
+    request.getfixturevalue("gpu")
+    same(jaxre.fit_many(values, groups, x, method=method), expected)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_an_array_that_is_on_the_device(dtype, request):
+    values, groups, _ = sample(1, missing=False)
+    values = values.astype(dtype)
+    with jax.enable_x64(True):
+        there = jnp.asarray(values)
+    expected = jaxre.fit_many(values, groups)
+    request.getfixturevalue("gpu")
+    same(jaxre.fit_many(there, groups), expected)
+    same(jaxre.fit_many(there, groups, chunk=100), expected)
+
+
+def test_the_pure_pipeline(request):
+    values, groups, x = sample(3, missing=False)
+
+    def fitted():
+        with jax.enable_x64(True):
+            return jax.vmap(lambda y: jaxre.reml(jaxre.group_moments(y, groups, x)), in_axes=1)(values)
+
+    expected = fitted()
+    request.getfixturevalue("gpu")
+    same(fitted(), expected)
+
+
+def test_rows_of_groups():
+    codes = np.array([2, 0, 2, 2])
+    np.testing.assert_array_equal(by_group.rows_of_groups(codes, 3), [[1, -1, -1], [-1, -1, -1], [0, 2, 3]])
+    assert by_group.rows_of_groups(np.repeat(np.arange(30), [200, *[1] * 29]), 30) is None  # 6,000 places for 229 rows
+
+
+def test_one_dataset_stays_on_the_cpu(request):
+    values, groups, _ = sample(1, missing=False)
+    expected = jaxre.fit(values[:, 0], groups)
+    request.getfixturevalue("gpu")
+    found = jaxre.fit(values[:, 0], groups)
+    assert abs(found.between - expected.between) <= 1e-12 * (expected.between + expected.within)
+    assert settings._cpu() is None  # the default device is the CPU already
