@@ -12,6 +12,7 @@ import functools
 import math
 import operator
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -23,10 +24,11 @@ from jaxre.columns_of_inference import COLUMNS, OF_COEFFICIENTS
 from jaxre.estimate import Estimate
 from jaxre.rows import Array
 from jaxre.search import KEPT_OPTIMA
-from jaxre.settings import BATCH, LARGE, own_settings, platform, quick_jit
+from jaxre.settings import BATCH, LARGE, default_device, own_settings, platform, quick_jit
 from jaxre.status import Status
 
 LANE = 256  # datasets whose numbers a CPU works on at once
+SENT_BY_ONE, SENDERS = 1 << 24, 8  # bytes of a block that one thread copies to a device, and how many threads else
 AXIS = "datasets"
 FLOATS = {"double": jnp.float64, "single": jnp.float32}
 QUANTITIES = (
@@ -208,11 +210,26 @@ def _columns(leaf: Array, room: np.ndarray | None, start: int, stop: int, width:
     """Columns, the last one repeated up to the width; in the room if there is one."""
     part, missing = leaf[..., start:stop], width - (stop - start)
     if room is None:  # JAX copies what it takes, of any layout
-        xp, fill = (np if isinstance(leaf, np.ndarray) else jnp), [(0, 0)] * (leaf.ndim - 1) + [(0, missing)]
+        if isinstance(leaf, np.ndarray) and part.nbytes > SENT_BY_ONE:
+            send = functools.partial(_send, device=default_device())
+            part = jnp.concatenate(list(_senders().map(send, np.array_split(part, SENDERS))))
+        xp, fill = (np if isinstance(part, np.ndarray) else jnp), [(0, 0)] * (leaf.ndim - 1) + [(0, missing)]
         return xp.pad(part, fill, mode="edge") if missing else part
     room[..., : stop - start] = part
     room[..., stop - start :] = part[..., -1:]
     return room
+
+
+def _send(part: np.ndarray, device: jax.Device | None) -> jax.Array:
+    """In another thread, which has settings of its own."""
+    with own_settings():
+        return jax.device_put(part, device)
+
+
+@functools.cache
+def _senders() -> ThreadPoolExecutor:
+    """Threads that copy to a device, which one alone would keep waiting."""
+    return ThreadPoolExecutor(SENDERS, thread_name_prefix="jaxre-send")
 
 
 def _place(leaf: np.ndarray, mesh: Mesh) -> jax.Array:

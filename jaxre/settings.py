@@ -35,10 +35,16 @@ def host_settings() -> own_settings:
     return own_settings(_cpu())
 
 
+def default_device() -> jax.Device | None:
+    """The device that was chosen for what is called here and now; None for the first of JAX's default kind."""
+    device: Any = getattr(jax.config, _DEVICE)
+    return jax.local_devices(backend=device)[0] if isinstance(device, str) else device
+
+
 def platform() -> str:
     """The kind of device that runs what is called here and now."""
-    device: Any = getattr(jax.config, _DEVICE)
-    return jax.default_backend() if device is None else getattr(device, "platform", device)
+    device = default_device()
+    return jax.default_backend() if device is None else device.platform
 
 
 def lane(on_cpu: int) -> int:
@@ -54,8 +60,6 @@ def repeat(count: Any, step: Callable[[Any, Any], Any], state: Any) -> Any:
     """
     if platform() == "cpu":
         return jax.lax.fori_loop(0, count, step, state)
-    if isinstance(count, int):
-        return functools.reduce(lambda state, i: step(i, state), range(count), state)
     several = lambda j, state: functools.reduce(
         lambda state, i: step(WRITTEN_OUT * j + i, state), range(WRITTEN_OUT), state
     )
@@ -96,7 +100,7 @@ BATCH: Options = [
 ][jax.__version_info__ >= (0, 12) :]
 LARGE: Options = [{"xla_cpu_use_fusion_emitters": False}, {}][jax.__version_info__ >= (0, 12) :]  # full speed
 _LOCK = threading.Lock()
-WRITTEN_OUT = 8
+WRITTEN_OUT = 2
 
 
 def quick_jit(function: Callable[..., Any], platform: str, options: Options) -> Callable[..., Any]:

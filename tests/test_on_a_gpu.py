@@ -20,6 +20,7 @@ def gpu(monkeypatch):
     programs = batches._kernel.cache_clear, settings._cpu.cache_clear, jax.clear_caches
     for module in (settings, batches, by_group):
         monkeypatch.setattr(module, "platform", lambda: "gpu")
+    monkeypatch.setattr(batches, "SENT_BY_ONE", 10_000)
     narrow = {"widths": (16, 64, 256), "searched": 64}
     for name in ("ON_GPU", "RESIDENT"):
         monkeypatch.setattr(batches, name, dataclasses.replace(getattr(batches, name), **narrow))
