@@ -158,12 +158,17 @@ def cast(tree: Any, kind: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.astype(kind) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree)
 
 
-def run(plan: Plan, constants: Any, data: Any, prepare: Prepare, one: One) -> np.ndarray:
-    """Packed numbers (numbers, datasets) of host data whose last axis is the dataset, one block ahead of the other."""
+def run(
+    plan: Plan, constants: Any, data: Any, prepare: Prepare, one: One, wanted: np.ndarray | None = None
+) -> np.ndarray:
+    """Packed numbers (numbers, datasets) of data whose last axis is the dataset, one block ahead of the other.
+
+    On a single device, a block of which no dataset is `wanted` is left out: NaN, and the status INVALID.
+    """
     total = jax.tree.leaves(data)[0].shape[-1]
     blocks = blocks_of(plan, jax.tree.leaves(data)[0])
     with own_settings():
-        quick = _in_blocks(plan, _kernel(plan, prepare, one, False), constants, data, total, blocks)
+        quick = _in_blocks(plan, _kernel(plan, prepare, one, False), constants, data, total, blocks, wanted)
         settled, numbers = quick[0] > 0, quick[1:]
         left = np.flatnonzero(~settled & (numbers[0] < Status.UNBOUNDED))
         if len(left):
@@ -174,14 +179,25 @@ def run(plan: Plan, constants: Any, data: Any, prepare: Prepare, one: One) -> np
     return numbers
 
 
-def _in_blocks(plan: Plan, kernel: Any, constants: Any, data: Any, total: int, blocks: Blocks) -> np.ndarray:
+def _in_blocks(
+    plan: Plan,
+    kernel: Any,
+    constants: Any,
+    data: Any,
+    total: int,
+    blocks: Blocks,
+    wanted: np.ndarray | None = None,
+) -> np.ndarray:
     """In blocks of one of a few widths, the last ones filled up."""
     numbers = sum(leaf.size for leaf in jax.tree.leaves(data)) // total
     width = blocks.width(-(-total // plan.devices), numbers) * plan.devices
     found, pending = None, None
     leaves, form = jax.tree.flatten(data)
     rooms = [[_room(leaf, width) for leaf in leaves] for _ in range(2)]
-    for i, start in enumerate(range(0, total, width)):
+    if wanted is None or plan.mesh is not None:
+        wanted = np.ones(total, bool)
+    starts = [start for start in range(0, total, width) if wanted[start : start + width].any()]
+    for i, start in enumerate(starts):
         stop = min(start + width, total)
         columns = map(functools.partial(_columns, start=start, stop=stop, width=width), leaves, rooms[i % 2])
         block = jax.tree.unflatten(form, columns)
@@ -192,7 +208,11 @@ def _in_blocks(plan: Plan, kernel: Any, constants: Any, data: Any, total: int, b
             found = _collect(found, total, *pending)
         pending = ahead
     assert pending is not None
-    return _collect(found, total, *pending)
+    found = _collect(found, total, *pending)
+    for start in set(range(0, total, width)).difference(starts):
+        found[:, start : start + width] = np.nan
+        found[1, start : start + width] = Status.INVALID
+    return found
 
 
 def _room(leaf: Array, width: int) -> np.ndarray | None:

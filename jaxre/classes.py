@@ -5,15 +5,20 @@ One program then serves all of them, whatever groups each has. The dataset axis 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxre.by_group import sums_by_group
 from jaxre.frame import Frame, power_of_two_below, rounding_floor
 from jaxre.moments import Strata
+from jaxre.passes import GroupSums
 from jaxre.profile import WRITTEN_OUT
 from jaxre.records import record
 from jaxre.rows import Array
+from jaxre.settings import platform
 from jaxre.status import Status
 
 MOST_CLASSES = WRITTEN_OUT
@@ -39,10 +44,8 @@ class Classes:
     """(datasets,) int32 `Status`."""
 
 
-def classes_of_block(
-    codes: Array, places: Array | None, groups: int, classes: int, y: Array, dtype: jnp.dtype
-) -> Classes:
-    """Two passes over a block (n, datasets) whose missing values are NaN; rows with the groups in ascending order."""
+def sums_of_block(codes: Array, places: Array | None, groups: int, y: Array, dtype: jnp.dtype) -> GroupSums:
+    """`sums_on_host` on a device; y less its smallest value in its own precision, then in `dtype`."""
     present = ~jnp.isnan(y)
     low = jnp.where(present, y, jnp.inf).min(axis=0)
     high = jnp.where(present, y, -jnp.inf).max(axis=0)
@@ -52,27 +55,40 @@ def classes_of_block(
     sizes, sums = by_group(present.astype(dtype)), by_group(centred)
     means = sums / jnp.maximum(sizes, 1)
     residuals = jnp.where(present, centred - means[codes], 0)
+    within = (residuals * residuals).sum(axis=0)
+    return GroupSums(low=low, high=high, scale=scale, sizes=sizes, sums=sums, within=within)
+
+
+def by_classes(made: GroupSums, classes: int, dtype: jnp.dtype) -> Classes:
+    """Sufficient statistics by group size from those by group, in a precision."""
+    sizes, sums, within = made.sizes.astype(dtype), made.sums.astype(dtype), made.within.astype(dtype)
     rows = sizes.sum(axis=0)
     centre = sums.sum(axis=0) / jnp.maximum(rows, 1)
-    means = means - centre
-    counts, averages, scatters = [], [], []
-    for k in range(1, classes + 1):
-        here = sizes == k
-        count = here.sum(axis=0).astype(dtype)
-        average = jnp.where(here, means, 0).sum(axis=0) / jnp.maximum(count, 1)
-        counts.append(count)
-        averages.append(average)
-        scatters.append(jnp.where(here, (means - average) ** 2, 0).sum(axis=0))
-    within = (residuals * residuals).sum(axis=0)
+    means = sums / jnp.maximum(sizes, 1) - centre
+    kinds = jnp.arange(1, classes + 1, dtype=dtype)[:, None]
+    at = lambda size, values: jnp.where(size == kinds, values, 0)  # (K, datasets) of one group
+    counts, totals = _over_groups(lambda size, mean: (at(size, jnp.ones_like(mean)), at(size, mean)), sizes, means)
+    averages = totals / jnp.maximum(counts, 1)
+    (scatter,) = _over_groups(lambda size, mean: (at(size, (mean - averages) ** 2),), sizes, means)
     return Classes(
-        counts=jnp.stack(counts),
-        means=jnp.stack(averages),
-        scatter=jnp.stack(scatters),
+        counts=counts,
+        means=averages,
+        scatter=scatter,
         within=within,
-        scale=scale,
-        pilot=low + centre / scale,
-        status=status_of(rows, sum(counts), low, high, within, scale, dtype),
+        scale=made.scale,
+        pilot=made.low + centre / made.scale,
+        status=status_of(rows, counts.sum(axis=0), made.low, made.high, within, made.scale, dtype),
     )
+
+
+def _over_groups(term: Callable[..., tuple[Array, ...]], *columns: Array) -> tuple[Array, ...]:
+    """Sum of term(*columns) over the groups, their first axis: on a CPU one after the other, so that all stays in its
+    cache; on a GPU all at once, since an iteration is a pass over memory."""
+    if platform() != "cpu":
+        return tuple(part.sum(axis=0) for part in jax.vmap(term)(*columns))
+    first = term(*(column[0] for column in columns))
+    add = lambda j, total: jax.tree.map(jnp.add, total, term(*(column[j] for column in columns)))
+    return jax.lax.fori_loop(1, len(columns[0]), add, first)
 
 
 def status_of(rows: Array, groups: Array, low: Array, high: Array, within: Array, scale: Array, dtype: Array) -> Array:

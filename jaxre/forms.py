@@ -17,12 +17,12 @@ import numpy as np
 
 from jaxre.batches import Plan, Prepare, cast, run
 from jaxre.by_group import places_of
-from jaxre.classes import Classes, classes_of_block, strata_of_classes
+from jaxre.classes import Classes, by_classes, strata_of_classes, sums_of_block
 from jaxre.columns_of_inference import inference_of_one
 from jaxre.estimate import Estimate, estimate_of
 from jaxre.intercept import host_moments
 from jaxre.moments import Strata, group_moments, stratify
-from jaxre.passes import Passes, passes_on_host
+from jaxre.passes import Passes, passes_on_host, sums_on_host
 from jaxre.rows import Array, HostRows
 from jaxre.settings import own_settings
 from jaxre.shared import Reduced, SharedDesign, estimate_one, predict_one, reduce_block, reduce_passes
@@ -48,18 +48,28 @@ def _one_shared(
     return estimate, settled, {"blup": effects, "blup_se": errors}
 
 
+def on_host(plan: Plan) -> bool:
+    """Whether the passes over the rows are NumPy's: with a single CPU, which adds up rows faster so than by XLA."""
+    return plan.mesh is None and plan.platform == "cpu"
+
+
 def placed(design: SharedDesign) -> SharedDesign:
     """The design on the device, once for all blocks."""
     with own_settings():
         return jax.device_put(design)
 
 
-def fit_shared(plan: Plan, design: SharedDesign, there: SharedDesign, block: Array) -> np.ndarray:
-    """Packed numbers of the columns of a block (n, datasets) over one design, on the host and `there` on the device."""
-    if plan.mesh is None and plan.platform == "cpu":
-        made = passes_on_host(design.inner, design.sizes, block)
-        return run(plan, there, made, _prepare_passes, _one_shared)
-    return run(plan, there, block, _prepare_shared, _one_shared)
+def fit_shared(
+    plan: Plan, design: SharedDesign, there: SharedDesign, block: Array, wanted: np.ndarray | None = None
+) -> np.ndarray:
+    """Packed numbers of the columns of a block (n, datasets) over one design, on the host and `there` on the device.
+
+    Those that are not `wanted` may be left out; see `run`.
+    """
+    if on_host(plan):
+        made = passes_on_host(design.inner, design.sizes, block, wanted)
+        return run(plan, there, made, _prepare_passes, _one_shared, wanted)
+    return run(plan, there, block, _prepare_shared, _one_shared, wanted)
 
 
 # ---- the intercept alone, strata by group size
@@ -67,7 +77,12 @@ def fit_shared(plan: Plan, design: SharedDesign, there: SharedDesign, block: Arr
 
 @functools.lru_cache(maxsize=64)
 def _prepare_block(groups: int, classes: int) -> Prepare:
-    return lambda at, values: classes_of_block(at[0], at[1], groups, classes, values, at[2].dtype)
+    return lambda at, values: by_classes(sums_of_block(at[0], at[1], groups, values, at[2].dtype), classes, at[2].dtype)
+
+
+@functools.lru_cache(maxsize=64)
+def _prepare_sums(classes: int) -> Prepare:
+    return lambda kind, made: by_classes(made, classes, kind.dtype)
 
 
 def _prepare_classes(kind: Array, data: Classes) -> Classes:
@@ -80,6 +95,8 @@ def _one_of_classes(_: Any, data: Classes, plan: Plan, whole: bool) -> tuple[Est
 
 def fit_missing(plan: Plan, codes: np.ndarray, groups: int, classes: int, block: np.ndarray) -> np.ndarray:
     """Packed numbers of the columns of a block (n, datasets) whose missing values are NaN."""
+    if on_host(plan):
+        return run(plan, np.zeros(()), sums_on_host(np.bincount(codes), block), _prepare_sums(classes), _one_of_classes)
     constants = codes.astype(np.int32), places_of(codes, groups), np.zeros(())
     return run(plan, constants, block, _prepare_block(groups, classes), _one_of_classes)
 
@@ -128,11 +145,13 @@ def _one_of_design(
     return _one_of_strata(None, dataclasses.replace(data, **same), plan, whole)
 
 
-def fit_design(plan: Plan, codes: np.ndarray, covariates: np.ndarray | None, block: Array) -> np.ndarray:
-    """Packed numbers, inference among them, of the columns of a block (n, datasets) over one design."""
+def fit_design(
+    plan: Plan, codes: np.ndarray, covariates: np.ndarray | None, block: Array, wanted: np.ndarray | None = None
+) -> np.ndarray:
+    """Packed numbers, inference among them, of the columns of a block (n, datasets) over one design; see `run`."""
     x = None if covariates is None else np.ascontiguousarray(covariates, np.float64).tobytes()
     prepare, constants = _of_design(codes.astype(np.int32).tobytes(), x, len(codes))
-    return run(plan, constants, block, prepare, _one_of_design)
+    return run(plan, constants, block, prepare, _one_of_design, wanted)
 
 
 def fit_strata(plan: Plan, datasets: Sequence[Dataset], p: int) -> np.ndarray:

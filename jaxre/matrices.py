@@ -17,9 +17,10 @@ from jaxre.fits import FitMany, unpacked
 from jaxre.fitting import fit
 from jaxre.forms import fit_design, fit_missing, fit_shared, fit_strata, placed
 from jaxre.observations import encode
+from jaxre.passes import missing_of
 from jaxre.progress import Progress
 from jaxre.settings import own_settings
-from jaxre.shared import MOST_GROUPS, design_status, shared_design
+from jaxre.shared import MOST_GROUPS, SharedDesign, design_status, shared_design
 from jaxre.status import Status
 
 
@@ -59,26 +60,111 @@ def fit_matrix(
     if verdict.failed:
         return unpacked(_without_estimates(plan, out, verdict, len(names), len(present)), *rest)
     design = shared_design(codes, x, plan.method == "reml") if len(present) <= MOST_GROUPS else None
-    there = None if design is None else placed(design)
+    matrix = _Matrix(plan, codes, len(present), x, design, None if design is None else placed(design))
     stays = isinstance(values, jax.Array) and jnp.issubdtype(values.dtype, jnp.floating)
     stays = stays and plan.platform != "cpu" and plan.mesh is None
     size, bar = _chunk(chunk, n, plan, blocks_of(plan, values if stays else None)), Progress(count, progress)
     for start in range(0, count, size):
         part = slice(start, min(start + size, count))
-        block: Any = _block_there(values, part, rows) if stays else _block(values, part, rows)
-        odd = np.arange(block.shape[1])
-        if design is not None and there is not None and (stays or _some_complete(block)):
-            # the columns keep their places, or their company would change their bits
-            fitted = fit_design(plan, codes, x, block) if plan.inference else fit_shared(plan, design, there, block)
-            out[:, part] = fitted
-            odd = _doubtful(out[0, part], block)
-        if len(odd):
-            some = np.asarray(block if len(odd) == block.shape[1] else block[:, odd], np.float64)
-            used[start + odd] = len(rows) - np.isnan(some).sum(axis=0)
-            out[:, start + odd] = _fit_odd(plan, codes, len(present), x, some)
-        bar.advance(block.shape[1])
+        if stays:
+            there = _block_there(values, part, rows)
+            out[:, part], missing = matrix.fit(there, None)
+        else:
+            block = _block(values, part, rows)
+            out[:, part], missing = matrix.fit(block, _complete(block))
+        used[part] -= missing
+        bar.advance(part.stop - part.start)
     bar.close()
     return unpacked(out, *rest)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Matrix:
+    """What the chunks of a matrix have in common."""
+
+    plan: Plan
+    codes: np.ndarray
+    groups: int
+    x: np.ndarray | None
+    design: SharedDesign | None
+    """None where there are too many groups for it."""
+    there: SharedDesign | None
+    """the same on the device."""
+
+    def fit(self, block: Any, complete: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Packed numbers of a chunk (n, datasets), and how many values each dataset lacks.
+
+        `complete` says which are known to be complete, None that most are. All datasets keep their places in both
+        calls, or their company would change their bits; only where the incomplete ones go one by one, they go alone.
+        """
+        every = np.arange(block.shape[1])
+        missing = np.zeros(len(every), int)
+        if self.design is None or (complete is not None and not complete.any()):
+            missing[:] = missing_of(block)
+            return self.incomplete(block), missing
+        numbers = self.complete(block, complete)
+        odd = _doubtful(numbers[0], block)
+        if not len(odd):
+            return numbers, missing
+        if 2 * len(odd) > len(every) and self.together:
+            good = np.delete(every, odd)
+            kept, odd = numbers[:, good], every
+        else:
+            good, kept = odd[:0], numbers[:, :0]
+        some = np.asarray(block if len(odd) == len(every) else block[:, odd], np.float64)
+        missing[odd] = missing_of(some)
+        numbers[:, odd] = self.incomplete(some)
+        numbers[:, good] = kept
+        return numbers, missing
+
+    def complete(self, block: Any, wanted: np.ndarray | None) -> np.ndarray:
+        """Packed numbers of complete columns; the others, of which blocks may be left out, are INVALID."""
+        if self.plan.inference:
+            return fit_design(self.plan, self.codes, self.x, block, wanted)
+        assert self.design is not None
+        assert self.there is not None
+        return fit_shared(self.plan, self.design, self.there, block, wanted)
+
+    @property
+    def together(self) -> bool:
+        """Whether incomplete columns are fitted many at a time."""
+        return self.x is None and not self.plan.effects and self.largest <= MOST_CLASSES
+
+    @property
+    def largest(self) -> int:
+        """The size of the largest group."""
+        return int(np.bincount(self.codes).max())
+
+    def incomplete(self, block: np.ndarray) -> np.ndarray:
+        """Packed numbers of columns of which each has its own rows missing."""
+        if self.plan.effects:
+            return self.incomplete_with_effects(block)
+        if self.together:
+            return fit_missing(self.plan, self.codes, self.groups, self.largest, block)
+        data = []
+        for column in block.T:
+            here = ~np.isnan(column)
+            data.append((column[here], self.codes[here], None if self.x is None else self.x[here]))
+        return fit_strata(self.plan, data, self.coefficients)
+
+    @property
+    def coefficients(self) -> int:
+        """p."""
+        return 1 if self.x is None else 1 + self.x.shape[1]
+
+    def incomplete_with_effects(self, block: np.ndarray) -> np.ndarray:
+        """The same, and the effects of the groups one dataset at a time; NaN for a group that is missing as a whole."""
+        plan, effects, count = self.plan, ("blup", "blup_se"), block.shape[1]
+        bare = dataclasses.replace(plan, quantities=tuple(name for name in plan.quantities if name not in effects))
+        packed = iter(dataclasses.replace(self, plan=bare).incomplete(block))
+        shapes = widths(bare.quantities, self.coefficients, self.groups)
+        rows = {name: [next(packed) for _ in range(math.prod(shape))] for name, shape in shapes}
+        tables = {name: np.full((self.groups, count), np.nan) for name in effects}
+        for i in np.flatnonzero(rows["status"][0] < Status.UNBOUNDED):
+            single = fit(block[:, i], self.codes, self.x, method=plan.method)
+            tables["blup"][single.groups, i], tables["blup_se"][single.groups, i] = single.blup, single.blup_se
+        rows |= {name: list(table) for name, table in tables.items()}
+        return np.array([row for name in plan.quantities for row in rows[name]])
 
 
 def _matrix(values: Any) -> tuple[Any, np.ndarray | None]:
@@ -100,36 +186,6 @@ def _without_estimates(plan: Plan, out: np.ndarray, status: Status, p: int, grou
             out[place] = status if name == "status" else 0
         place += math.prod(shape)
     return out
-
-
-def _fit_odd(plan: Plan, codes: np.ndarray, groups: int, x: np.ndarray | None, block: np.ndarray) -> np.ndarray:
-    """Columns of which each has its own rows missing."""
-    if plan.effects:
-        return _with_effects(plan, codes, groups, x, block)
-    most = int(np.bincount(codes).max())
-    if x is None and most <= MOST_CLASSES:
-        return fit_missing(plan, codes, groups, most, block)
-    data = []
-    for column in block.T:
-        here = ~np.isnan(column)
-        data.append((column[here], codes[here], None if x is None else x[here]))
-    return fit_strata(plan, data, 1 if x is None else 1 + x.shape[1])
-
-
-def _with_effects(plan: Plan, codes: np.ndarray, groups: int, x: np.ndarray | None, block: np.ndarray) -> np.ndarray:
-    """The same, and the effects of the groups one dataset at a time; NaN for a group that is missing as a whole."""
-    p = 1 if x is None else 1 + x.shape[1]
-    effects = ("blup", "blup_se")
-    bare = dataclasses.replace(plan, quantities=tuple(name for name in plan.quantities if name not in effects))
-    packed = iter(_fit_odd(bare, codes, groups, x, block))
-    rows = {name: [next(packed) for _ in range(math.prod(shape))] for name, shape in widths(bare.quantities, p, groups)}
-    status = rows["status"][0]
-    tables = {name: np.full((groups, block.shape[1]), np.nan) for name in effects}
-    for i in np.flatnonzero(status < Status.UNBOUNDED):
-        single = fit(block[:, i], codes, x, method=plan.method)
-        tables["blup"][single.groups, i], tables["blup_se"][single.groups, i] = single.blup, single.blup_se
-    rows |= {name: list(table) for name, table in tables.items()}
-    return np.array([row for name in plan.quantities for row in rows[name]])
 
 
 def _chunk(chunk: int | None, n: int, plan: Plan, blocks: Blocks) -> int:
@@ -154,10 +210,12 @@ def _free_memory() -> float:
         return math.inf
 
 
-def _some_complete(block: np.ndarray) -> bool:
-    """Whether any column is finite throughout; mostly the first few say so."""
+def _complete(block: np.ndarray) -> np.ndarray | None:
+    """Which columns are finite throughout; None where any of the first few is, since mostly others then are too."""
     with np.errstate(all="ignore"):
-        return any(np.isfinite(part.sum(axis=0)).any() for part in (block[:, :16], block[:, 16:]))
+        if np.isfinite(block[:, :16].sum(axis=0)).any():
+            return None
+        return np.isfinite(block.sum(axis=0))
 
 
 def _doubtful(status: np.ndarray, block: Any) -> np.ndarray:

@@ -402,3 +402,24 @@ def test_blocks_narrower_than_a_lane_give_the_same(missing, monkeypatch):
     found = jaxre.fit_many(values, groups)
     np.testing.assert_array_equal(found.status, expected.status)
     np.testing.assert_allclose(found.between, expected.between, rtol=0, atol=1e-12 * np.nanmax(expected.within))
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_few_complete_datasets_among_many_incomplete_ones_keep_their_bits(p):
+    values, groups, x = sample([3, 1, 4, 6, 2], p)
+    rng = np.random.default_rng(8)
+    count = 200 if p == 2 else 2 * batches.ON_CPU.widths[-1] + 100
+    many = values[:, rng.integers(10, 20, count)] + rng.normal(size=(len(values), count))
+    expected = jaxre.fit_many(many, groups, x)
+    complete = np.zeros(count, bool)
+    complete[rng.integers(50, count // 2, 3)] = True  # in the first block, or blocks, alone
+    many[1, ~complete] = np.nan
+    found = jaxre.fit_many(many, groups, x)
+    np.testing.assert_array_equal(found.used, len(groups) - ~complete)
+    for name in ("between", "within", "log_likelihood", "certified", "status"):
+        np.testing.assert_array_equal(getattr(found, name)[complete], getattr(expected, name)[complete])
+    rest = jaxre.fit_many(
+        np.delete(many, 1, axis=0), np.delete(groups, 1), None if x is None else np.delete(x, 1, axis=0)
+    )
+    scale = (rest.between + rest.within)[~complete]
+    assert (abs(found.between - rest.between)[~complete] / scale).max() < 1e-12

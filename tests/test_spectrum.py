@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxre.passes import passes_on_host
+from jaxre.classes import sums_of_block
+from jaxre.passes import missing_of, passes_on_host, sums_on_host
 from jaxre.shared import reduce_rows, shared_design
 from jaxre.spectrum import MESH, PARTS, proof_of
 
@@ -109,6 +110,32 @@ def test_passes_on_the_host_are_those_on_the_device(name, p, tile, monkeypatch):
         ours, theirs = getattr(host, field.name), np.asarray(getattr(device, field.name))
         # sums of up to 105 scaled numbers of about 1, in another order
         np.testing.assert_allclose(ours, theirs, rtol=1e-13, atol=1e-13 * (1 if field.name != "pilot" else 0))
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("tile", [1, 1 << 19])
+@pytest.mark.parametrize("name", DESIGNS)
+def test_sums_with_missing_values_on_the_host_are_those_on_the_device(name, tile, monkeypatch):
+    monkeypatch.setattr("jaxre.passes.TILE", tile)
+    groups, _, _ = made(name, 1)
+    rng, count = np.random.default_rng(5), groups.max() + 1
+    size = 10.0 ** rng.choice([-180, -3, 0, 2, 180], 100)
+    y = size * (rng.normal(size=(len(groups), 100)) + 5 * rng.normal(size=(count, 100))[groups] + 1)
+    y[rng.random(y.shape) < np.linspace(0, 1, 100)] = np.nan  # from none to all of them
+    host = sums_on_host(np.bincount(groups), y)
+    device = sums_of_block(groups, None, count, jnp.asarray(y), np.float64)
+    some = ~np.isnan(y).all(axis=0)
+    for field in dataclasses.fields(host):
+        ours, theirs = (np.asarray(getattr(sums, field.name))[..., some] for sums in (host, device))
+        exact = field.name in ("low", "high", "scale", "sizes")
+        np.testing.assert_allclose(ours, theirs, rtol=0 if exact else 1e-13, atol=0 if exact else 1e-13)
+    np.testing.assert_array_equal(missing_of(y), np.isnan(y).sum(axis=0))
+
+
+def test_missing_values_in_very_many_rows_are_counted():
+    y = np.zeros((1000, 3))
+    y[:700, 1], y[:, 2] = np.nan, np.nan
+    np.testing.assert_array_equal(missing_of(y), [0, 700, 1000])
 
 
 def test_passes_on_the_host_say_what_is_missing_infinite_or_beyond_the_sample():
