@@ -415,7 +415,7 @@ def test_few_complete_datasets_among_many_incomplete_ones_keep_their_bits(p):
     complete[rng.integers(50, count // 2, 3)] = True  # in the first block, or blocks, alone
     many[1, ~complete] = np.nan
     found = jaxre.fit_many(many, groups, x)
-    np.testing.assert_array_equal(found.used, len(groups) - ~complete)
+    np.testing.assert_array_equal(found.rows, len(groups) - ~complete)
     for name in ("between", "within", "log_likelihood", "certified", "status"):
         np.testing.assert_array_equal(getattr(found, name)[complete], getattr(expected, name)[complete])
     rest = jaxre.fit_many(
