@@ -59,7 +59,8 @@ def fit_many(
             "icc_high"; profile-likelihood intervals, "between_low", "between_high" and so for "within", "sd_between",
             "sd_within", with "profile_settled" (all searches ended). "inference" stands for all of them.
         chunk: columns of a matrix in memory at a time; by default as many as make 16 MB, or 128 MB if they have very
-            many rows. A long table is in memory as it is, and an iterable is taken 2048 datasets at a time.
+            many rows; 512 MB for a GPU. A long table is in memory as it is, and an iterable is taken 2048 datasets at
+            a time.
         mesh: one-dimensional mesh of devices to share the datasets out to; by default all local ones.
         progress: whether to show a bar on the error stream; by default only on a terminal.
         precision: "double", or "single" for devices that are slow in double: values are centred and scaled in double,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxre.batches import Plan, blocks_of
+from jaxre.batches import Plan
 from jaxre.classes import MOST_CLASSES
 from jaxre.columns import coefficients_of, numbers
 from jaxre.fits import FitMany, unpacked
@@ -17,9 +17,11 @@ from jaxre.longform import Long, classes_of_long, combined
 from jaxre.observations import encode
 from jaxre.progress import Progress
 
+AT_A_TIME = 2048  # datasets of an iterable
+
 
 def fit_iterable(items: Any, plan: Plan, bar: Progress) -> FitMany:
-    """Datasets from an iterable, a block of them at a time."""
+    """Datasets from an iterable, AT_A_TIME of them."""
     if not isinstance(items, Iterable):
         raise TypeError(
             f"values must be a matrix, a long table or an iterable of datasets, got {type(items).__name__}."
@@ -28,7 +30,7 @@ def fit_iterable(items: Any, plan: Plan, bar: Progress) -> FitMany:
     used: list[np.ndarray] = []
     names: tuple[str, ...] | None = None
     done, source = 0, iter(items)
-    while batch := list(itertools.islice(source, blocks_of(plan, None).widths[1])):
+    while batch := list(itertools.islice(source, AT_A_TIME)):
         made = [_dataset(item, done + i) for i, item in enumerate(batch)]
         done += len(batch)
         width = {0 if x is None else x.shape[1] for _, _, x in made} | (set() if names is None else {len(names) - 1})
