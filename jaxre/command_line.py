@@ -167,10 +167,11 @@ def _check_file(file: str, outcome: str | None, group: str | None) -> None:
 
 
 def _fitted(made: Design, method: str) -> Any:
-    from jaxre.fitting import fit  # here, so that what is wrong with a file is said before JAX loads
+    from jaxre.fitting import fit_observed  # here, so that what is wrong with a file is said before JAX loads
+    from jaxre.observations import observe
 
-    result = fit(made.outcome, made.groups, made.covariates, method=method)
-    return dataclasses.replace(result, coefficients=("(Intercept)", *made.coefficients))
+    data = observe(made.outcome, made.groups, made.covariates)
+    return fit_observed(dataclasses.replace(data, names=made.coefficients), method)
 
 
 def _fit_many(arguments: argparse.Namespace) -> str:

@@ -73,7 +73,11 @@ def fit(
         )
     if optimizer is not None:
         checked(optimizer)
-    data = observe(values, groups, covariates, weights=weights, missing=missing)
+    return fit_observed(observe(values, groups, covariates, weights=weights, missing=missing), method, optimizer)
+
+
+def fit_observed(data: Observations, method: str, optimizer: optax.GradientTransformation | None = None) -> Fit:
+    """The same of observations that have passed their checks."""
     rows = HostRows(data.values, data.groups.slots, data.covariates, data.sizes, data.extremes, data.weights)
     with np.errstate(all="ignore"):  # overflow and 0/0 end in a status
         moments = host_moments(rows)

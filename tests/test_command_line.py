@@ -197,6 +197,13 @@ def test_user_errors(capsys: Capture, rats: str, arguments: list[str], message: 
     assert found.startswith(message.replace("FILE", rats))
 
 
+def test_a_constant_covariate_is_called_by_its_name(capsys: Capture, tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "constant.csv"
+    path.write_text("y,g,dose\n1,a,2\n2,a,2\n3,b,2\n5,b,2\n4,c,2\n6,c,2\n")
+    arguments = ("fit", str(path), "--outcome", "y", "--group", "g", "--covariates", "dose")
+    assert "(got 6 rows in 3 groups of 2; constant: 'dose')" in refused(capsys, *arguments)
+
+
 def test_errors_of_several_lines_become_one(capsys: Capture, tmp_path: pathlib.Path) -> None:
     path = tmp_path / "ragged.csv"
     path.write_text("y,g\n1,2\n3\n")
