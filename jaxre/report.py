@@ -155,7 +155,8 @@ def summary_of_many(fits: Fitted) -> str:
     codes, times = np.unique(fits.status, return_counts=True)
     lines = [f"{TITLES[fits.method].replace('model', 'models')}: {len(fits):,} datasets"]
     if fits.groups is not None:
-        lines.append(f"{len(fits.groups)} groups, coefficients {', '.join(fits.coefficients)}")
+        kinds = "group" if len(fits.groups) == 1 else "groups"
+        lines.append(f"{len(fits.groups)} {kinds}, coefficients {', '.join(fits.coefficients)}")
     lines.append(f"rows used: {fits.rows.min():,} to {fits.rows.max():,}" if len(fits) else "no datasets")
     lines += [
         f"{count:>12,}  {Status(code).message}" for code, count in zip(codes.tolist(), times.tolist(), strict=True)
