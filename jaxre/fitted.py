@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -102,8 +103,8 @@ class Fit:
     """rows used."""
     dropped: int
     """rows left out because of missing values."""
-    moments: GroupMoments
-    """sufficient statistics by group, in the order of `groups`, for the pure functions."""
+    slots: GroupMoments
+    """`moments` in the order in which the labels are coded."""
     observations: Observations
     """the rows used; where nothing had to be converted or left out, the arrays that were passed, not copies."""
 
@@ -111,6 +112,14 @@ class Fit:
     def p(self) -> int:
         """Number of coefficients."""
         return len(self.beta)
+
+    @functools.cached_property
+    def moments(self) -> GroupMoments:
+        """Sufficient statistics by group, in the order of `groups`, for the pure functions."""
+        order = self.observations.groups.order
+        if order is None:
+            return self.slots
+        return dataclasses.replace(self.slots, sizes=self.slots.sizes[order], means=self.slots.means[order])
 
     @property
     def criterion(self) -> float:

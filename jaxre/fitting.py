@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -93,11 +92,7 @@ def fit_observed(data: Observations, method: str, optimizer: optax.GradientTrans
         blup_se = np.sqrt(predicted.variance)
     if not np.isfinite(predicted.effect).all():
         raise ValueError(f"{Status.OUT_OF_RANGE.message}.")
-    if data.groups.order is None:
-        order: Any = slice(None)
-    else:  # of first appearance
-        order = data.groups.order
-        moments = dataclasses.replace(moments, sizes=moments.sizes[order], means=moments.means[order])
+    order: Any = slice(None) if data.groups.order is None else data.groups.order  # of first appearance
     optima = sorted(ratio for ratio in estimate.optima_ratio.tolist() if ratio == ratio)
     return Fit(
         method=method,
@@ -123,7 +118,7 @@ def fit_observed(data: Observations, method: str, optimizer: optax.GradientTrans
         blup_se=blup_se[order],
         n=len(data.values),
         dropped=data.dropped,
-        moments=moments,
+        slots=moments,
         observations=data,
     )
 

@@ -46,7 +46,7 @@ KINDS = {
     **dict.fromkeys(["beta", "beta_se", "beta_cov", "optima_ratio", "groups", "sizes", "blup", "blup_se"], np.ndarray),
     **dict.fromkeys(["optima", "steps", "n", "dropped"], int),
     "coefficients": tuple,
-    "moments": jaxre.GroupMoments,
+    "slots": jaxre.GroupMoments,
     "observations": Observations,
     "status": jaxre.Status,
     "certified": bool,
