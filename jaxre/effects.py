@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from jaxre.components import Components
@@ -235,7 +236,8 @@ def predict(moments: GroupMoments, ratio: Array, between: Array, within: Array, 
     x, y = moments.means[:, :-1], moments.means[:, -1]
     shrinkage = ratio * moments.sizes / (1 + ratio * moments.sizes)
     alone = x.shape[1] == 1  # x is then 1, or 0 where there is no group
-    of_mean = gamma_cov[0, 0] if alone else ((x @ gamma_cov) * x).sum(axis=1)
+    xp = np if isinstance(gamma_cov, np.ndarray) else jnp
+    of_mean = gamma_cov[0, 0] if alone else xp.einsum("ij,ij->i", x @ gamma_cov, x)
     return Blup(
         effect=shrinkage * (y - (gamma[0] if alone else x @ gamma)) / moments.frame.scale + 0.0,  # no -0
         variance=between * (1 - shrinkage) + within * shrinkage**2 * of_mean,

@@ -235,7 +235,9 @@ def moments_of(rows: Rows, known: Array | None = None) -> GroupMoments:
             Status.INVALID: ~(finite & (known > 0) & xp.isfinite(known)),
         }
     nonempty = sizes > 0
-    table = xp.concatenate([nonempty[None, :].astype(dtype), deviations]) * nonempty
+    table = xp.concatenate([nonempty[None, :].astype(dtype), deviations])
+    if xp is not np or not nonempty.all():  # else it is 1 everywhere, and the table may be large
+        table = table * nonempty
     with_intercept = xp.zeros((p + 1, p + 1), dtype)
     if xp is np:
         with_intercept[1:, 1:] = cross
