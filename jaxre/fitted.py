@@ -35,7 +35,7 @@ from jaxre.inference import (
 )
 from jaxre.influence import Influence, influence
 from jaxre.information import Information, information
-from jaxre.moments import GroupMoments, Strata
+from jaxre.moments import GroupMoments, Strata, in_order
 from jaxre.null import LikelihoodRatioTest, likelihood_ratio_test
 from jaxre.observations import Observations, precisions
 from jaxre.prediction import Predictions, places_of, predictions
@@ -116,10 +116,7 @@ class Fit:
     @functools.cached_property
     def moments(self) -> GroupMoments:
         """Sufficient statistics by group, in the order of `groups`, for the pure functions."""
-        order = self.observations.groups.order
-        if order is None:
-            return self.slots
-        return dataclasses.replace(self.slots, sizes=self.slots.sizes[order], means=self.slots.means[order])
+        return in_order(self.slots, self.observations.groups.order)
 
     @property
     def criterion(self) -> float:

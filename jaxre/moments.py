@@ -289,6 +289,13 @@ def _turn(
     return turned, turn.T @ deviations
 
 
+def in_order(moments: GroupMoments, order: np.ndarray | None) -> GroupMoments:
+    """Moments with the groups in an order; None leaves them in their own."""
+    if order is None:
+        return moments
+    return dataclasses.replace(moments, sizes=moments.sizes[order], means=moments.means[order])
+
+
 def stratify(moments: GroupMoments) -> Strata:
     """Moments with the groups of one size put together.
 
