@@ -28,7 +28,8 @@ from jaxre.settings import BATCH, LARGE, default_device, own_settings, platform,
 from jaxre.status import Status
 
 LANE = 256  # datasets whose numbers a CPU works on at once
-SENT_BY_ONE, SENDERS = 1 << 24, 8  # bytes of a block that one thread copies to a device, and how many threads else
+SENT_BY_ONE = 1 << 24  # bytes of a block that one thread copies to a GPU
+SENDERS = 8  # threads that copy more
 AXIS = "datasets"
 FLOATS = {"double": jnp.float64, "single": jnp.float32}
 QUANTITIES = (

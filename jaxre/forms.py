@@ -132,7 +132,7 @@ def _of_design(codes: bytes, covariates: bytes | None, n: int) -> tuple[Prepare,
     one = lambda y: stratify(group_moments(y, groups, x))
 
     def prepare(constants: Strata, values: Array) -> Strata:
-        return _prepare_strata(constants.rows, jax.vmap(one, -1, -1)(values))
+        return _prepare_strata(constants.rows, jax.vmap(one, -1, -1)(values.astype(jnp.float64)))
 
     with own_settings():
         return prepare, jax.tree.map(np.asarray, jax.jit(one)(np.random.default_rng(0).normal(size=n)))

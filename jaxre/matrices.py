@@ -62,7 +62,7 @@ def fit_matrix(
     design = shared_design(codes, x, plan.method == "reml") if len(present) <= MOST_GROUPS else None
     matrix = _Matrix(plan, codes, len(present), x, design, None if design is None else placed(design))
     stays = isinstance(values, jax.Array) and jnp.issubdtype(values.dtype, jnp.floating)
-    stays = stays and plan.platform != "cpu" and plan.mesh is None
+    stays = stays and plan.platform != "cpu" and plan.mesh is None and design is not None
     size, bar = _chunk(chunk, n, plan, blocks_of(plan, values if stays else None)), Progress(count, progress)
     for start in range(0, count, size):
         part = slice(start, min(start + size, count))
@@ -111,7 +111,7 @@ class _Matrix:
             kept, odd = numbers[:, good], every
         else:
             good, kept = odd[:0], numbers[:, :0]
-        some = np.asarray(block if len(odd) == len(every) else block[:, odd], np.float64)
+        some = _fetched(block, odd if len(odd) < len(every) else slice(None))
         missing[odd] = missing_of(some)
         numbers[:, odd] = self.incomplete(some)
         numbers[:, good] = kept
@@ -222,9 +222,15 @@ def _doubtful(status: np.ndarray, block: Any) -> np.ndarray:
     """Columns in which something is missing, or infinite, or that a sample of their rows may have scaled wrongly."""
     doubtful = (status == Status.INVALID) | (status == Status.UNBOUNDED)
     constant = np.flatnonzero(status == Status.CONSTANT_OUTCOME)
-    same = np.asarray(block[:, constant])
+    same = _fetched(block, constant)
     doubtful[constant] = (same != same[:1]).any(axis=0)
     return np.flatnonzero(doubtful)
+
+
+def _fetched(block: Any, columns: np.ndarray | slice) -> np.ndarray:
+    """Some columns as doubles on the host, whatever JAX is set to where the block is on a device."""
+    with own_settings():
+        return np.asarray(block[:, columns], np.float64)
 
 
 def _block_there(values: jax.Array, part: slice, rows: np.ndarray) -> jax.Array:

@@ -100,7 +100,7 @@ BATCH: Options = [
 ][jax.__version_info__ >= (0, 12) :]
 LARGE: Options = [{"xla_cpu_use_fusion_emitters": False}, {}][jax.__version_info__ >= (0, 12) :]  # full speed
 _LOCK = threading.Lock()
-WRITTEN_OUT = 2
+WRITTEN_OUT = 2  # steps of a loop in one of its iterations on a GPU; see `repeat`
 
 
 def quick_jit(function: Callable[..., Any], platform: str, options: Options) -> Callable[..., Any]:

@@ -1,6 +1,7 @@
 """What is done differently on a GPU gives the same answers; run on the CPU, which can do it too."""
 
 import dataclasses
+import sys
 
 import designs
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 import jaxre
-from jaxre import batches, by_group, settings
+from jaxre import batches, by_group, forms, settings
 
 COUNT = 700  # datasets: three widths of blocks, the last block not full
 
@@ -17,9 +18,10 @@ COUNT = 700  # datasets: three widths of blocks, the last block not full
 @pytest.fixture
 def gpu(monkeypatch):
     """JAX believes that it runs on a GPU, whose blocks are narrow."""
-    programs = batches._kernel.cache_clear, settings._cpu.cache_clear, jax.clear_caches
-    for module in (settings, batches, by_group):
-        monkeypatch.setattr(module, "platform", lambda: "gpu")
+    programs = batches._kernel.cache_clear, forms._of_design.cache_clear, settings._cpu.cache_clear, jax.clear_caches
+    for name, module in list(sys.modules.items()):
+        if name.startswith("jaxre.") and hasattr(module, "platform"):
+            monkeypatch.setattr(module, "platform", lambda: "gpu")
     monkeypatch.setattr(batches, "SENT_BY_ONE", 10_000)
     narrow = {"widths": (16, 64, 256), "searched": 64}
     for name in ("ON_GPU", "RESIDENT"):
@@ -61,9 +63,9 @@ def test_a_matrix(method, p, missing, request):
     same(jaxre.fit_many(values, groups, x, method=method), expected)
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_an_array_that_is_on_the_device(dtype, request):
-    values, groups, _ = sample(1, missing=False)
+@pytest.mark.parametrize(("dtype", "missing"), [("float64", True), ("float32", False)])
+def test_an_array_that_is_on_the_device(dtype, missing, request):
+    values, groups, _ = sample(1, missing)
     values = values.astype(dtype)
     with jax.enable_x64(True):
         there = jnp.asarray(values)
@@ -71,6 +73,17 @@ def test_an_array_that_is_on_the_device(dtype, request):
     request.getfixturevalue("gpu")
     same(jaxre.fit_many(there, groups), expected)
     same(jaxre.fit_many(there, groups, chunk=100), expected)
+
+
+def test_inference_of_an_array_in_single_precision_is_in_double(request):
+    values, groups, _ = sample(1, missing=False)
+    values = values[:, 20:80].astype("float32")
+    expected = jaxre.fit_many(values, groups, quantities=("status", "between", "within", "certified", "f_p_value"))
+    request.getfixturevalue("gpu")
+    there = jnp.asarray(values)
+    found = jaxre.fit_many(there, groups, quantities=("status", "between", "within", "certified", "f_p_value"))
+    same(found, expected)
+    np.testing.assert_allclose(found.inference["f_p_value"], expected.inference["f_p_value"], rtol=1e-10)
 
 
 def test_the_pure_pipeline(request):
