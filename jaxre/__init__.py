@@ -36,7 +36,7 @@ from jaxre.loss import GroupBatch, group_batches, negative_log_likelihood
 from jaxre.many import fit_many
 from jaxre.meta import MetaAnalysis, meta_analysis
 from jaxre.meta_fit import MetaFit, fit_meta
-from jaxre.moments import GroupMoments, Strata, group_moments, stratify
+from jaxre.moments import GroupMoments, Strata, group_moments
 from jaxre.null import LikelihoodRatioTest, likelihood_ratio_test, null_statistics
 from jaxre.optimise import Path, alternating, newton
 from jaxre.prediction import Predictions, predictions
@@ -44,6 +44,7 @@ from jaxre.profile_interval import ProfileInterval, profile_interval, profile_in
 from jaxre.residuals import Residuals, residuals
 from jaxre.stacking import stack
 from jaxre.status import Status
+from jaxre.strata import stratify
 from jaxre.wald import WaldInterval, wald_interval
 
 __version__ = "0.1.0"

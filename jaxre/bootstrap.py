@@ -12,12 +12,13 @@ import numpy as np
 
 from jaxre.distributions import level_of
 from jaxre.estimate import Estimate
-from jaxre.moments import GroupMoments, Strata, as_strata
+from jaxre.moments import GroupMoments, Strata
 from jaxre.progress import Progress
 from jaxre.replicates import Refit, Statistic, Task, own_estimate, refits
 from jaxre.rows import Array
 from jaxre.settings import own_settings
 from jaxre.status import Status
+from jaxre.strata import as_strata
 
 METHODS = {"reml": "REML", "ml": "maximum likelihood", "anova": "analysis of variance"}
 KINDS = {"percentile": "percentile", "basic": "basic", "bca": "BCa"}

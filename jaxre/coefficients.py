@@ -14,11 +14,12 @@ from jaxre.distributions import f_tails, level_of, t_p_value, t_quantile
 from jaxre.eager import compiled_alone
 from jaxre.effects import Gls, NormalEquations, gls, matmul, normal_equations
 from jaxre.information import expected, inverse_2, observed
-from jaxre.moments import GroupMoments, Strata, as_strata
+from jaxre.moments import GroupMoments, Strata
 from jaxre.profile import degrees, profile_of
 from jaxre.records import record
 from jaxre.rows import Array
 from jaxre.status import Status
+from jaxre.strata import as_strata
 
 DF = ("satterthwaite", "kenward-roger")
 

@@ -9,11 +9,12 @@ from jaxre.components import Components
 from jaxre.eager import compiled_alone
 from jaxre.effects import NormalEquations, normal_equations
 from jaxre.estimate import Estimate
-from jaxre.moments import GroupMoments, Strata, as_strata
+from jaxre.moments import GroupMoments, Strata
 from jaxre.profile import Profile, curvature, degrees, minus_2_log_likelihood, profile, solve
 from jaxre.records import record
 from jaxre.rows import Array
 from jaxre.status import Status
+from jaxre.strata import as_strata
 
 METHODS = ("reml", "ml", "anova")
 

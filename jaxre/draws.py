@@ -14,10 +14,11 @@ from jax.typing import ArrayLike
 from jaxre.components import Components
 from jaxre.effects import gls, matmul, normal_equations
 from jaxre.estimate import Estimate
-from jaxre.moments import GroupMoments, Strata, as_strata
+from jaxre.moments import GroupMoments, Strata
 from jaxre.records import record
 from jaxre.rows import Array
 from jaxre.status import Status
+from jaxre.strata import as_strata
 
 FACTORS = (
     0,

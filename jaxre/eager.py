@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
-from jaxre.moments import GroupMoments, Strata, as_strata
+from jaxre.moments import GroupMoments, Strata
 from jaxre.settings import SINGLE, platform, quick_jit
 from jaxre.stacking import padded
+from jaxre.strata import as_strata
 
 BUCKETS = tuple(4**i for i in range(20))  # strata and groups are padded to these, so that new data seldom compile anew
 WORDS = (str, bool, int, float, type(None))

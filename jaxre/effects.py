@@ -12,9 +12,10 @@ from jax.typing import ArrayLike
 
 from jaxre.components import Components
 from jaxre.frame import within_slopes
-from jaxre.moments import GroupMoments, Strata, stratify
+from jaxre.moments import GroupMoments, Strata
 from jaxre.records import record
 from jaxre.rows import Array
+from jaxre.strata import stratify
 from jaxre.sweep import inverse_and_log_det
 
 

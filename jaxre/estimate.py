@@ -9,12 +9,13 @@ import optax
 
 from jaxre.eager import compiled_alone
 from jaxre.frame import Frame
-from jaxre.moments import GroupMoments, Strata, as_strata
+from jaxre.moments import GroupMoments, Strata
 from jaxre.optimum import Optimum, anova_optimum, likelihood_optimum, quick_optimum, whole_optimum
 from jaxre.profile import minus_2_log_likelihood
 from jaxre.records import record
 from jaxre.rows import Array
 from jaxre.status import Status
+from jaxre.strata import as_strata
 
 
 @record

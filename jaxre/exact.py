@@ -11,10 +11,11 @@ import jax.numpy as jnp
 from jaxre.distributions import chi2_above, f_quantile, f_tails, gamma_quantile, level_of
 from jaxre.eager import compiled_alone
 from jaxre.effects import normal_equations
-from jaxre.moments import GroupMoments, Strata, as_strata
+from jaxre.moments import GroupMoments, Strata
 from jaxre.profile import Curve, Profile, curve, profile
 from jaxre.records import record
 from jaxre.rows import Array
+from jaxre.strata import as_strata
 
 SIDES = ("two-sided", "lower", "upper")
 STEPS = 60  # of Newton's method; three to six are usual

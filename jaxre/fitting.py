@@ -12,12 +12,12 @@ from jax.typing import ArrayLike
 from jaxre.effects import predict
 from jaxre.fitted import Fit
 from jaxre.intercept import host_moments
-from jaxre.moments import stratify
 from jaxre.observations import Observations, observe
 from jaxre.optimise import checked
 from jaxre.packed import estimate_one
 from jaxre.rows import HostRows
 from jaxre.status import Status
+from jaxre.strata import stratify
 
 METHODS = ("reml", "ml", "anova")
 

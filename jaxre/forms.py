@@ -21,13 +21,14 @@ from jaxre.classes import Classes, by_classes, strata_of_classes, sums_of_block
 from jaxre.columns_of_inference import inference_of_one
 from jaxre.estimate import Estimate, estimate_of
 from jaxre.intercept import host_moments
-from jaxre.moments import Strata, group_moments, stratify
+from jaxre.moments import Strata, group_moments
 from jaxre.passes import Passes, passes_on_host, sums_on_host
 from jaxre.rows import Array, HostRows
 from jaxre.settings import own_settings
 from jaxre.shared import Reduced, SharedDesign, estimate_one, predict_one, reduce_block, reduce_passes
 from jaxre.stacking import padded, stacked
 from jaxre.status import Status
+from jaxre.strata import stratify
 
 # ---- one design, complete outcomes
 

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 from jaxre.components import Components
 from jaxre.eager import compiled_alone
 from jaxre.effects import normal_equations
-from jaxre.moments import GroupMoments, Strata, as_strata
+from jaxre.moments import GroupMoments, Strata
 from jaxre.profile import Profile, degrees, profile
 from jaxre.records import record
 from jaxre.rows import Array
 from jaxre.status import Status
+from jaxre.strata import as_strata
 
 
 @record

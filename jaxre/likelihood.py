@@ -7,10 +7,11 @@ from jax.typing import ArrayLike
 
 from jaxre.components import Components
 from jaxre.effects import gls, normal_equations
-from jaxre.moments import GroupMoments, Strata, as_strata
+from jaxre.moments import GroupMoments, Strata
 from jaxre.profile import degrees, derivatives, minus_2_log_likelihood, profile, profile_of
 from jaxre.records import record
 from jaxre.rows import Array
+from jaxre.strata import as_strata
 
 
 @record

@@ -12,12 +12,13 @@ from jaxre.effects import NormalEquations, normal_equations
 from jaxre.estimate import ml, reml
 from jaxre.exact import degrees_of_freedom, exact_interval, f_test, pivot_of, pivot_root
 from jaxre.information import information
-from jaxre.moments import GroupMoments, moments_of, real_array, stratify
+from jaxre.moments import GroupMoments, moments_of, real_array
 from jaxre.optimum import anova_optimum
 from jaxre.profile import minus_2_log_likelihood, profile, solve
 from jaxre.records import record
 from jaxre.rows import Array, SingleRows
 from jaxre.status import Status
+from jaxre.strata import stratify
 
 METHODS = ("reml", "ml", "dl", "he", "pm")
 TESTS = ("normal", "knapp-hartung")

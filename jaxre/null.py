@@ -15,7 +15,7 @@ from jax.scipy.special import erfc
 
 from jaxre.eager import BUCKETS, bucket
 from jaxre.effects import normal_equations
-from jaxre.moments import GroupMoments, Strata, as_strata
+from jaxre.moments import GroupMoments, Strata
 from jaxre.optimum import likelihood_optimum
 from jaxre.profile import Curve, degrees, drop, profile
 from jaxre.records import record
@@ -24,6 +24,7 @@ from jaxre.search import Search, quick_search, search, whole_search
 from jaxre.settings import SINGLE, lane, platform, quick_jit
 from jaxre.spectrum import PARTS, Coordinates, Proof, Spectrum, spectral_curve, spectrum_of
 from jaxre.status import Status
+from jaxre.strata import as_strata
 
 LANE = 256  # draws whose numbers a CPU works on at once
 BLOCK = 64 * LANE  # draws of one call

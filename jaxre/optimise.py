@@ -13,7 +13,7 @@ from jaxre.certificate import middle_ratio
 from jaxre.components import Components
 from jaxre.effects import normal_equations
 from jaxre.likelihood import log_likelihood, restricted_log_likelihood
-from jaxre.moments import GroupMoments, Strata, as_strata
+from jaxre.moments import GroupMoments, Strata
 from jaxre.profile import (
     Curve,
     Pair,
@@ -28,6 +28,7 @@ from jaxre.profile import (
 )
 from jaxre.records import record
 from jaxre.rows import Array
+from jaxre.strata import as_strata
 
 MAX_STEPS = 1000
 MAX_ALTERNATIONS = 100_000

@@ -10,10 +10,10 @@ import numpy as np
 from jaxre.distributions import chi2_quantile, level_of
 from jaxre.effects import normal_equations
 from jaxre.fitted import Fit
-from jaxre.moments import stratify
 from jaxre.profile import Curve, curve
 from jaxre.profile_interval import RATIOS, VARIANCES
 from jaxre.settings import host_settings
+from jaxre.strata import stratify
 
 INK, PALE, ACCENT = "#1f3b57", "#9db4c8", "#b5452c"
 MOST_LABELS = 40  # groups that are named on an axis

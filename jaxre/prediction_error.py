@@ -14,10 +14,11 @@ from jaxre.distributions import t_quantile
 from jaxre.effects import NormalEquations, gls, normal_equations
 from jaxre.estimate import Estimate
 from jaxre.information import expected, inverse_2
-from jaxre.moments import GroupMoments, stratify
+from jaxre.moments import GroupMoments
 from jaxre.profile import degrees, profile
 from jaxre.rows import Array
 from jaxre.status import Status
+from jaxre.strata import stratify
 
 METHODS = ("reml", "ml", "anova")
 

@@ -27,12 +27,13 @@ from jaxre.level_set import (
     quick_extremes,
     whole_extremes,
 )
-from jaxre.moments import GroupMoments, Strata, as_strata
+from jaxre.moments import GroupMoments, Strata
 from jaxre.profile import Profile, curve, score, solve
 from jaxre.records import record
 from jaxre.rescue import quick_or_whole
 from jaxre.rows import Array
 from jaxre.status import Status
+from jaxre.strata import as_strata
 
 RATIOS = ("ratio", "icc")
 VARIANCES = {"between": (0, 1), "within": (1, 0), "total": (1, 1)}  # a and b of (a + b lambda) within

@@ -11,11 +11,12 @@ from jaxre.components import Components
 from jaxre.deviations import deviations
 from jaxre.effects import gls, normal_equations
 from jaxre.estimate import Estimate
-from jaxre.moments import GroupMoments, stratify
+from jaxre.moments import GroupMoments
 from jaxre.prediction_error import squares
 from jaxre.records import record
 from jaxre.rows import Array
 from jaxre.status import Status
+from jaxre.strata import stratify
 
 
 @record

@@ -7,8 +7,9 @@ import dataclasses
 import jax
 import numpy as np
 
-from jaxre.moments import Strata, moments_of, stratify
+from jaxre.moments import Strata, moments_of
 from jaxre.rows import HostRows
+from jaxre.strata import stratify
 
 SIZES = {
     "one giant": [1, 1, 1, 1, 40],

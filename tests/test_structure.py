@@ -27,6 +27,7 @@ ORDER = (
     "sweep",
     "frame",
     "moments",
+    "strata",
     "intercept",
     "stacking",
     "eager",
