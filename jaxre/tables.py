@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxre.columns import EXACT
 from jaxre.design import Design, check_name, check_names, design, not_a_number
 
 MISSING = ("", "NA", "NaN", "nan", "NULL", "null")
@@ -70,7 +71,7 @@ def read(path: str | os.PathLike[str], outcome: str, group: str, covariates: Seq
             raise ValueError(f"{source} has column names but no rows; a fit needs at least two groups and three rows.")
         types = [str(kind).partition("(")[0] for kind in connection.table("observed").types]
         parts = [
-            _outcome(connection, source, outcome, types[0]),
+            _numbers(connection, source, outcome, "k0", types[0]),
             _group(connection, types[1], loose, "k1"),
             *(
                 _covariate(connection, source, name, f"k{i}", types[i], loose)
@@ -186,18 +187,31 @@ def _double(key: str, kind: str) -> str:
     return f"CAST({key} AS DOUBLE)"
 
 
-def _outcome(connection: Connection, source: str, name: str, kind: str) -> str:
+def _numbers(connection: Connection, source: str, name: str, key: str, kind: str) -> str:
+    """SQL for an outcome as doubles; an error where it holds anything else."""
     if kind not in (*NUMBERS, "VARCHAR"):
-        raise ValueError(_not_of_numbers(source, name, kind))
-    number = _double("k0", kind)
-    wrong = _first_without(connection, "k0", number)
+        raise ValueError(f"{source}: the outcome {name!r} must hold numbers, is of type {kind}; choose another column.")
+    number = _double(key, kind)
+    wrong = _first(connection, key, f"{number} IS NULL")
     if wrong:
         raise ValueError(not_a_number(source, name, *wrong))
-    return f"{number} AS outcome"
+    _refuse_rounding(connection, source, name, key, kind)
+    return f"{number} AS {key}"
 
 
-def _not_of_numbers(source: str, name: str, kind: str) -> str:
-    return f"{source}: the outcome {name!r} must hold numbers, is of type {kind}; choose another column."
+def _refuse_rounding(connection: Connection, source: str, name: str, key: str, kind: str) -> None:
+    """An error where a column has a whole number that a double would round."""
+    if kind not in ("BIGINT", "UBIGINT", "HUGEINT", "UHUGEINT", "VARCHAR"):
+        return
+    number, written = _double(key, kind), f"CAST({key} AS VARCHAR)"
+    rounded = f"try_cast({number} AS HUGEINT) <> try_cast({key} AS HUGEINT)"
+    whole = f"regexp_full_match({written}, '[+-]?[0-9]+')"
+    inexact = _first(connection, key, f"abs({number}) >= {EXACT} AND {whole} AND {rounded}")
+    if inexact:
+        raise ValueError(
+            f"{source}: column {name!r} has integers beyond 2^53, which doubles cannot hold exactly, such as "
+            f"{inexact[0]} in data row {inexact[1]}; subtract a constant first."
+        )
 
 
 def _group(connection: Connection, kind: str, loose: bool, key: str) -> str:
@@ -215,6 +229,7 @@ def _covariate(connection: Connection, source: str, name: str, key: str, kind: s
     if kind == "BOOLEAN":
         return f"upper(CAST({key} AS VARCHAR)) AS {key}"
     if kind in NUMBERS or (loose and _is_numeric(connection, source, name, key)):
+        _refuse_rounding(connection, source, name, key, kind)
         return f"{_double(key, kind)} AS {key}"
     if kind not in ("VARCHAR", "ENUM"):
         raise ValueError(
@@ -233,7 +248,7 @@ def _is_numeric(connection: Connection, source: str, name: str, key: str) -> boo
     ((present, numeric),) = connection.execute(f"SELECT count({key}), count({number}) FROM observed").fetchall()
     if 2 * numeric <= present or numeric == present:
         return numeric == present
-    value, row = _first_without(connection, key, number) or ("", 0)
+    value, row = _first(connection, key, f"{number} IS NULL") or ("", 0)
     raise ValueError(
         f"{source}: the covariate {name!r} is neither numeric nor categorical: {numeric} of its {present} values are "
         f"numbers, the first that is not is {value!r} in data row {row}; correct it, or name the levels of a category "
@@ -241,9 +256,9 @@ def _is_numeric(connection: Connection, source: str, name: str, key: str) -> boo
     )
 
 
-def _first_without(connection: Connection, key: str, number: str) -> tuple[str, int] | None:
-    """The first text that is not a number, and its row, from 1."""
-    query = f"SELECT {key}, rowid + 1 FROM observed WHERE {key} IS NOT NULL AND {number} IS NULL ORDER BY rowid LIMIT 1"
+def _first(connection: Connection, key: str, condition: str) -> tuple[str, int] | None:
+    """The first value for which a condition holds, and its row, from 1."""
+    query = f"SELECT {key}, rowid + 1 FROM observed WHERE {key} IS NOT NULL AND {condition} ORDER BY rowid LIMIT 1"
     found = connection.execute(query).fetchall()
     return found[0] if found else None
 
@@ -283,13 +298,7 @@ def columns(path: str | os.PathLike[str], labels: Sequence[str], numeric: Sequen
             elif i < len(labels):
                 parts.append(_covariate(connection, source, name, key, types[i], loose))
             else:
-                if types[i] not in (*NUMBERS, "VARCHAR"):
-                    raise ValueError(_not_of_numbers(source, name, types[i]))
-                number = _double(key, types[i])
-                wrong = _first_without(connection, key, number)
-                if wrong:
-                    raise ValueError(not_a_number(source, name, *wrong))
-                parts.append(f"{number} AS {key}")
+                parts.append(_numbers(connection, source, name, key, types[i]))
         arrays = connection.execute(f"SELECT {', '.join(parts)} FROM observed").fetchnumpy().values()
     return dict(zip(wanted, map(_unmasked, arrays), strict=True))
 

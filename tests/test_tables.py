@@ -149,6 +149,24 @@ def test_group_labels_are_integers_or_text(write: Write, labels: list[str], expe
     assert tables.read(write(text), "y", "g").groups.tolist() == expected
 
 
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_integers_that_doubles_would_round_are_refused(ending: str, tmp_path: pathlib.Path) -> None:
+    """They would all be called one number; those that doubles hold are taken, however large."""
+    path = tmp_path / f"large.{ending}"
+    columns = "(9007199254740992 + i)::BIGINT AS y, i % 3 AS g, (9007199254740992 + 2 * i)::BIGINT AS even, i AS x"
+    with duckdb.connect() as connection:
+        connection.execute(f"COPY (SELECT {columns} FROM range(12) r(i)) TO '{path}'").fetchall()
+    said = "'y' has integers beyond 2\\^53.* such as 9007199254740993 in data row 2; subtract"
+    for refused in (
+        lambda: tables.read(path, "y", "g"),
+        lambda: tables.read(path, "x", "g", ["y"]),
+        lambda: tables.columns(path, ["g"], ["x", "y"]),
+    ):
+        with pytest.raises(ValueError, match=said):
+            refused()
+    assert tables.read(path, "even", "g").outcome.astype(np.int64).tolist() == [2**53 + 2 * i for i in range(12)]
+
+
 def test_types_of_a_parquet_file(tmp_path: pathlib.Path) -> None:
     path = parquet(
         tmp_path / "typed.parquet",
