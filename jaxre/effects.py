@@ -229,18 +229,33 @@ def blup(moments: GroupMoments, components: Components) -> Blup:
         raise TypeError(f"blup needs the moments by group, of group_moments, got {type(moments).__name__}.")
     ratio = jnp.asarray(components.ratio)
     fit = gls(normal_equations(stratify(moments)), ratio)
-    return predict(moments, ratio, components.between, components.within, fit.gamma, fit.inverse)
+    scale = moments.frame.scale
+    return predict(
+        moments.sizes, moments.means, scale, ratio, components.between, components.within, fit.gamma, fit.inverse
+    )
 
 
-def predict(moments: GroupMoments, ratio: Array, between: Array, within: Array, gamma: Array, gamma_cov: Array) -> Blup:
-    """Predictions from a fit in the coordinates of the moments' frame, gamma_cov in units of within; NumPy or JAX."""
-    x, y = moments.means[:, :-1], moments.means[:, -1]
-    shrinkage = ratio * moments.sizes / (1 + ratio * moments.sizes)
+def predict(
+    sizes: Array,
+    means: Array,
+    scale: Array,
+    ratio: Array,
+    between: Array,
+    within: Array,
+    gamma: Array,
+    gamma_cov: Array,
+) -> Blup:
+    """Predictions from a fit in the coordinates of a frame of that scale, gamma_cov in units of within; NumPy or JAX.
+
+    With the intercept alone, each group may have a scale, variances and gamma (1, groups) of its own.
+    """
+    x, y = means[:, :-1], means[:, -1]
+    shrinkage = ratio * sizes / (1 + ratio * sizes)
     alone = x.shape[1] == 1  # x is then 1, or 0 where there is no group
     xp = np if isinstance(gamma_cov, np.ndarray) else jnp
     of_mean = gamma_cov[0, 0] if alone else xp.einsum("ij,ij->i", x @ gamma_cov, x)
     return Blup(
-        effect=shrinkage * (y - (gamma[0] if alone else x @ gamma)) / moments.frame.scale + 0.0,  # no -0
+        effect=shrinkage * (y - (gamma[0] if alone else x @ gamma)) / scale + 0.0,  # no -0
         variance=between * (1 - shrinkage) + within * shrinkage**2 * of_mean,
         shrinkage=shrinkage,
     )

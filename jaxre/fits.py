@@ -15,6 +15,18 @@ from jaxre.columns_of_inference import COLUMNS
 KINDS = {"status": np.int32, "optima": np.int32, "steps": np.int32, "certified": bool, "profile_settled": bool}
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Counts:
+    """What was used of each dataset."""
+
+    rows: np.ndarray
+    """(datasets,) [1]."""
+    dropped: np.ndarray
+    """(datasets,) [1], rows left out."""
+    groups: np.ndarray
+    """(datasets,) [1], groups with a row."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class FitMany:
     """Fitted one-way random-effects models, one a dataset: NumPy arrays whose first axis is the dataset.
@@ -27,12 +39,17 @@ class FitMany:
     """"reml", "ml" or "anova"."""
     rows: np.ndarray
     """(datasets,) [1], rows used of each."""
+    dropped: np.ndarray
+    """(datasets,) [1], rows left out because something in them was missing."""
+    group_counts: np.ndarray
+    """(datasets,) [1], groups with a row that is used."""
     status: np.ndarray
     """(datasets,) int32 codes of `Status`."""
     coefficients: tuple[str, ...]
     """names in the order of beta."""
     groups: np.ndarray | None
-    """(J,) group labels in order of first appearance, where one design is shared."""
+    """(J,) group labels in order of first appearance, where one design is shared; with designs of their own, and only
+    where effects were asked for, (group_counts.sum(),) those of one dataset after the other."""
     names: np.ndarray | None
     """(datasets,) labels of the datasets: columns of a data frame, or of a long table in order of first appearance."""
     within: np.ndarray | None = None
@@ -66,9 +83,10 @@ class FitMany:
     inference: dict[str, np.ndarray] | None = None
     """tests and intervals that were asked for, by name: (datasets,), and (datasets, p) those of coefficients."""
     blup: np.ndarray | None = None
-    """(datasets, J) [y], predicted group effects, in the order of `groups`."""
+    """(datasets, J) [y], predicted group effects, in the order of `groups`; NaN for a group without a row. With designs
+    of their own (group_counts.sum(),)."""
     blup_se: np.ndarray | None = None
-    """(datasets, J) [y], their standard errors."""
+    """as `blup` [y], their standard errors."""
 
     def __len__(self) -> int:
         return len(self.status)
@@ -87,9 +105,13 @@ class FitMany:
         """Columns of a table with a row for each dataset."""
         return report.columns_of_many(self)
 
+    def tidy_groups(self) -> dict[str, np.ndarray]:
+        """Columns of a table with a row for each group of each dataset: dataset, group, and the effects asked for."""
+        return report.groups_of_many(self)
+
 
 def unpacked(
-    out: np.ndarray, plan: Plan, used: np.ndarray, coefficients: tuple[str, ...], groups: Any, labels: Any
+    out: np.ndarray, plan: Plan, used: Counts, coefficients: tuple[str, ...], groups: Any, labels: Any
 ) -> FitMany:
     """Named arrays with the datasets first from packed numbers."""
     place, fields = 0, dict[str, Any]()
@@ -103,7 +125,9 @@ def unpacked(
     inference = {name: fields.pop(name) for name in COLUMNS if name in fields}
     return FitMany(
         method=plan.method,
-        rows=used,
+        rows=used.rows,
+        dropped=used.dropped,
+        group_counts=used.groups,
         coefficients=coefficients,
         groups=groups,
         names=labels,

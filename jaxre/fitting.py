@@ -87,7 +87,14 @@ def fit_observed(data: Observations, method: str, optimizer: optax.GradientTrans
         if status.failed:
             raise ValueError(_refusal(status, data))
         predicted = predict(
-            moments, estimate.ratio, estimate.between, estimate.within, estimate.gamma, estimate.gamma_cov
+            moments.sizes,
+            moments.means,
+            moments.frame.scale,
+            estimate.ratio,
+            estimate.between,
+            estimate.within,
+            estimate.gamma,
+            estimate.gamma_cov,
         )
         blup_se = np.sqrt(predicted.variance)
     if not np.isfinite(predicted.effect).all():

@@ -6,11 +6,14 @@ Everything is a count by a combined code of dataset and group: no loop over data
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 
 from jaxre.classes import Classes, status_of
+from jaxre.effects import predict
 from jaxre.frame import power_of_two_below
+from jaxre.status import Status
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,20 +31,37 @@ class Long:
     count: int
     """datasets, with those that have no complete row."""
 
-    @property
+    @functools.cached_property
     def groups(self) -> int:
         """How many groups all datasets have together."""
         return int(self.group.max()) + 1 if len(self.group) else 0
 
-    @property
-    def most(self) -> int:
-        """Rows of the largest group."""
-        return int(np.bincount(self.group).max()) if len(self.group) else 1
+    @functools.cached_property
+    def sizes(self) -> np.ndarray:
+        """(groups,) rows of each."""
+        return np.bincount(self.group, minlength=self.groups)
 
     @property
+    def largest(self) -> int:
+        """Rows of the largest group, 1 where there is none."""
+        return int(self.sizes.max(initial=1))
+
+    @functools.cached_property
+    def dataset_of(self) -> np.ndarray:
+        """(groups,) dataset of each."""
+        found = np.empty(self.groups, np.int64)
+        found[self.group] = self.dataset
+        return found
+
+    @functools.cached_property
     def rows(self) -> np.ndarray:
         """(datasets,) rows of each."""
         return np.bincount(self.dataset, minlength=self.count)
+
+    @property
+    def group_counts(self) -> np.ndarray:
+        """(datasets,) groups of each."""
+        return np.bincount(self.dataset_of, minlength=self.count)
 
 
 def combined(dataset: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
@@ -54,38 +74,92 @@ def combined(dataset: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
     return np.unique(key, return_inverse=True)[1]
 
 
-def classes_of_long(data: Long) -> Classes:
-    """Strata by group size of every dataset, by two passes over the rows."""
-    y, dataset, group, count, groups = data.values, data.dataset, data.group, data.count, data.groups
+@dataclasses.dataclass(frozen=True, eq=False)
+class Groups:
+    """Two passes over the rows of a long table: every group's mean, in units and about a centre of its dataset."""
+
+    means: np.ndarray
+    """(groups,) of the scaled values, less the dataset's mean."""
+    within: np.ndarray
+    """(datasets,) squares about the group means, scaled."""
+    scale: np.ndarray
+    """(datasets,) [1/y], power of two."""
+    origin: np.ndarray
+    """(datasets,) [y], the mean."""
+    low: np.ndarray
+    """(datasets,) [y], the smallest value."""
+    high: np.ndarray
+    """(datasets,) [y], the largest."""
+
+
+def groups_of_long(data: Long) -> Groups:
+    """The means of all groups."""
+    y, dataset, group, count = data.values, data.dataset, data.group, data.count
     low, high = np.full(count, np.inf), np.full(count, -np.inf)
     np.minimum.at(low, dataset, y)
     np.maximum.at(high, dataset, y)
-    rows = np.bincount(dataset, minlength=count).astype(float)
     with np.errstate(all="ignore"):
         scale = power_of_two_below(np.where(high > low, high / 2 - low / 2, 0.0), np)
         pilot = np.where(np.isfinite(low), low, 0.0)
         centred = y * scale[dataset] - (pilot * scale)[dataset]
-        of_group = np.empty(groups, np.int64)
-        of_group[group] = dataset
-        sizes = np.bincount(group, minlength=groups)
-        means = np.bincount(group, weights=centred, minlength=groups) / sizes
+        means = np.bincount(group, weights=centred, minlength=data.groups) / data.sizes
         residuals = centred - means[group]
         within = np.bincount(dataset, weights=residuals * residuals, minlength=count)
-        centre = np.bincount(of_group, weights=means * sizes, minlength=count) / np.maximum(rows, 1)
-        means = means - centre[of_group]
-        classes = int(sizes.max()) if len(sizes) else 1
-        key = (sizes - 1) * count + of_group
+        centre = np.bincount(data.dataset_of, weights=means * data.sizes, minlength=count) / np.maximum(data.rows, 1)
+        return Groups(
+            means=means - centre[data.dataset_of],
+            within=within,
+            scale=scale,
+            origin=pilot + centre / scale,
+            low=low,
+            high=high,
+        )
+
+
+def classes_of_long(data: Long, classes: int) -> Classes:
+    """Strata by group size, 1 to `classes`, of every dataset."""
+    of, count, rows = groups_of_long(data), data.count, data.rows.astype(float)
+    key = (data.sizes - 1) * count + data.dataset_of
+    with np.errstate(all="ignore"):
         total = lambda weights: np.bincount(key, weights=weights, minlength=classes * count).reshape(classes, count)
         counts = total(None).astype(float)
-        averages = total(means) / np.maximum(counts, 1)
-        gap = means - averages.reshape(-1)[key]
-        status = status_of(rows, counts.sum(axis=0), low, high, within, scale, np.float64)
+        averages = total(of.means) / np.maximum(counts, 1)
+        gap = of.means - averages.reshape(-1)[key]
+        status = status_of(rows, counts.sum(axis=0), of.low, of.high, of.within, of.scale, np.float64)
         return Classes(
             counts=counts,
             means=averages,
             scatter=total(gap * gap),
-            within=within,
-            scale=scale,
-            pilot=pilot + centre / scale,
+            within=of.within,
+            scale=of.scale,
+            pilot=of.origin,
             status=status,
         )
+
+
+def effects_of_long(
+    data: Long, status: np.ndarray, between: np.ndarray, within: np.ndarray, ratio: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Predicted effects (groups,) of all groups, and their standard errors, at the variances (datasets,) of their
+    datasets; NaN where there are none. No covariates."""
+    of, there = groups_of_long(data), data.dataset_of
+    with np.errstate(all="ignore"):
+        weights = data.sizes / (1 + ratio[there] * data.sizes)
+        total = lambda weight: np.bincount(there, weights=weight, minlength=data.count)
+        information = total(weights)
+        centre = total(weights * of.means) / information
+        predicted = predict(
+            data.sizes,
+            np.column_stack([np.ones_like(of.means), of.means]),
+            of.scale[there],
+            ratio[there],
+            between[there],
+            within[there],
+            centre[None, there],
+            1 / information[None, None, there],
+        )
+        failed = (status >= Status.UNBOUNDED)[there]
+        return {
+            "blup": np.where(failed, np.nan, predicted.effect),
+            "blup_se": np.where(failed, np.nan, np.sqrt(predicted.variance)),
+        }

@@ -13,9 +13,10 @@ import numpy as np
 from jaxre.batches import Blocks, Plan, blocks_of, widths
 from jaxre.classes import MOST_CLASSES
 from jaxre.columns import beyond_doubles, coefficients_of, frame_of, numbers, refuse_too_many
-from jaxre.fits import FitMany, unpacked
+from jaxre.fits import Counts, FitMany, unpacked
 from jaxre.fitting import fit
 from jaxre.forms import fit_design, fit_missing, fit_shared, fit_strata, placed
+from jaxre.longform import Long, combined, effects_of_long
 from jaxre.observations import encode
 from jaxre.passes import missing_of
 from jaxre.progress import Progress
@@ -54,7 +55,7 @@ def fit_matrix(
         x = np.ascontiguousarray(x[rows])
         refuse_too_many(x)
     out = np.empty((plan.numbers(len(names), len(present)), count))
-    used = np.full(count, len(rows))
+    used = Counts(np.full(count, len(rows)), np.full(count, n - len(rows)), np.full(count, len(present)))
     verdict = design_status(codes, x)
     rest = plan, used, names, labels.labels[present], outcomes
     if verdict.failed:
@@ -68,11 +69,13 @@ def fit_matrix(
         part = slice(start, min(start + size, count))
         if stays:
             there = _block_there(values, part, rows)
-            out[:, part], missing = matrix.fit(there, None)
+            out[:, part], missing, lost = matrix.fit(there, None)
         else:
             block = _block(values, part, rows)
-            out[:, part], missing = matrix.fit(block, _complete(block))
-        used[part] -= missing
+            out[:, part], missing, lost = matrix.fit(block, _complete(block))
+        used.rows[part] -= missing
+        used.dropped[part] += missing
+        used.groups[part] -= lost
         bar.advance(part.stop - part.start)
     bar.close()
     return unpacked(out, *rest)
@@ -91,31 +94,31 @@ class _Matrix:
     there: SharedDesign | None
     """the same on the device."""
 
-    def fit(self, block: Any, complete: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """Packed numbers of a chunk (n, datasets), and how many values each dataset lacks.
+    def fit(self, block: Any, complete: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Packed numbers of a chunk (n, datasets), how many values each dataset lacks, and how many whole groups.
 
         `complete` says which are known to be complete, None that most are. All datasets keep their places in both
         calls, or their company would change their bits; only where the incomplete ones go one by one, they go alone.
         """
         every = np.arange(block.shape[1])
-        missing = np.zeros(len(every), int)
+        missing, lost = np.zeros((2, len(every)), int)
         if self.design is None or (complete is not None and not complete.any()):
-            missing[:] = missing_of(block)
-            return self.incomplete(block), missing
+            missing[:], lost[:] = missing_of(self.sizes, block)
+            return self.incomplete(block), missing, lost
         numbers = self.complete(block, complete)
         odd = _doubtful(numbers[0], block)
         if not len(odd):
-            return numbers, missing
+            return numbers, missing, lost
         if 2 * len(odd) > len(every) and self.together:
             good = np.delete(every, odd)
             kept, odd = numbers[:, good], every
         else:
             good, kept = odd[:0], numbers[:, :0]
         some = _fetched(block, odd if len(odd) < len(every) else slice(None))
-        missing[odd] = missing_of(some)
+        missing[odd], lost[odd] = missing_of(self.sizes, some)
         numbers[:, odd] = self.incomplete(some)
         numbers[:, good] = kept
-        return numbers, missing
+        return numbers, missing, lost
 
     def complete(self, block: Any, wanted: np.ndarray | None) -> np.ndarray:
         """Packed numbers of complete columns; the others, of which blocks may be left out, are INVALID."""
@@ -131,9 +134,14 @@ class _Matrix:
         return self.x is None and not self.plan.effects and self.largest <= MOST_CLASSES
 
     @property
+    def sizes(self) -> np.ndarray:
+        """(groups,) rows of each."""
+        return np.bincount(self.codes)
+
+    @property
     def largest(self) -> int:
         """The size of the largest group."""
-        return int(np.bincount(self.codes).max())
+        return int(self.sizes.max())
 
     def incomplete(self, block: np.ndarray) -> np.ndarray:
         """Packed numbers of columns of which each has its own rows missing."""
@@ -153,16 +161,26 @@ class _Matrix:
         return 1 if self.x is None else 1 + self.x.shape[1]
 
     def incomplete_with_effects(self, block: np.ndarray) -> np.ndarray:
-        """The same, and the effects of the groups one dataset at a time; NaN for a group that is missing as a whole."""
+        """The same, and the effects of the groups; NaN for a group that is missing as a whole."""
         plan, effects, count = self.plan, ("blup", "blup_se"), block.shape[1]
-        bare = dataclasses.replace(plan, quantities=tuple(name for name in plan.quantities if name not in effects))
+        needed = ("between", "within", "ratio")
+        asked = tuple(name for name in plan.quantities if name not in effects)
+        bare = dataclasses.replace(plan, quantities=tuple(dict.fromkeys((*asked, *needed))))
         packed = iter(dataclasses.replace(self, plan=bare).incomplete(block))
         shapes = widths(bare.quantities, self.coefficients, self.groups)
         rows = {name: [next(packed) for _ in range(math.prod(shape))] for name, shape in shapes}
         tables = {name: np.full((self.groups, count), np.nan) for name in effects}
-        for i in np.flatnonzero(rows["status"][0] < Status.UNBOUNDED):
-            single = fit(block[:, i], self.codes, self.x, method=plan.method)
-            tables["blup"][single.groups, i], tables["blup_se"][single.groups, i] = single.blup, single.blup_se
+        if self.x is None:
+            dataset, row = np.nonzero(~np.isnan(block.T))
+            pair = combined(dataset, self.codes[row], self.groups)
+            long = Long(block[row, dataset], dataset, pair, None, count)
+            found = effects_of_long(long, rows["status"][0], *(rows[name][0] for name in needed))
+            for name, table in tables.items():
+                table[self.codes[row], dataset] = found[name][pair]
+        else:
+            for i in np.flatnonzero(rows["status"][0] < Status.UNBOUNDED):
+                single = fit(block[:, i], self.codes, self.x, method=plan.method)
+                tables["blup"][single.groups, i], tables["blup_se"][single.groups, i] = single.blup, single.blup_se
         rows |= {name: list(table) for name, table in tables.items()}
         return np.array([row for name in plan.quantities for row in rows[name]])
 

@@ -160,12 +160,19 @@ def _sums(groups: list[slice], y: np.ndarray, part: slice, made: GroupSums, bloc
     sums *= later
 
 
-def missing_of(y: np.ndarray) -> np.ndarray:
-    """(datasets,) how many values of each column of y (n, datasets) are missing."""
-    total = np.zeros(y.shape[1], int)
+def missing_of(sizes: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(datasets,) how many values of each column of y (n, datasets) are missing, and how many groups as a whole.
+
+    Rows are in the order of their groups, of these sizes.
+    """
+    values, whole = np.zeros(y.shape[1], int), np.zeros(y.shape[1], int)
     for part, _ in _tiles(len(y), y.shape[1], 0):
-        total[part] = _count(np.isnan(y[:, part]))
-    return total
+        missing = np.isnan(y[:, part])
+        for rows in _slices(sizes):
+            of_group = _count(missing[rows])
+            values[part] += of_group
+            whole[part] += of_group == rows.stop - rows.start
+    return values, whole
 
 
 def _count(mask: np.ndarray) -> np.ndarray:

@@ -154,10 +154,10 @@ def summary_of_many(fits: Fitted) -> str:
     """How many datasets ended how, in words."""
     codes, times = np.unique(fits.status, return_counts=True)
     lines = [f"{TITLES[fits.method].replace('model', 'models')}: {len(fits):,} datasets"]
-    if fits.groups is not None:
-        kinds = "group" if len(fits.groups) == 1 else "groups"
-        lines.append(f"{len(fits.groups)} {kinds}, coefficients {', '.join(fits.coefficients)}")
-    lines.append(f"rows used: {fits.rows.min():,} to {fits.rows.max():,}" if len(fits) else "no datasets")
+    if len(fits):
+        left_out = f"; {fits.dropped.sum():,} with something missing left out" if fits.dropped.any() else ""
+        lines.append(f"each of {_range(fits.rows, 'row')} in {_range(fits.group_counts, 'group')}{left_out}")
+    lines.append(f"coefficients: {', '.join(fits.coefficients)}" if len(fits) else "no datasets")
     lines += [
         f"{count:>12,}  {Status(code).message}" for code, count in zip(codes.tolist(), times.tolist(), strict=True)
     ]
@@ -168,10 +168,15 @@ def summary_of_many(fits: Fitted) -> str:
     return "\n".join(lines)
 
 
+def _range(counts: np.ndarray, kind: str) -> str:
+    low, high = int(counts.min()), int(counts.max())
+    return f"{low:,} {kind}{'s' * (low != 1)}" if low == high else f"{low:,} to {high:,} {kind}s"
+
+
 def columns_of_many(fits: Fitted) -> dict[str, np.ndarray]:
     """Columns with a row for each dataset; those of a coefficient are named after it."""
     columns: dict[str, np.ndarray] = {} if fits.names is None else {"dataset": fits.names}
-    columns["rows"] = fits.rows
+    columns |= {"rows": fits.rows, "dropped": fits.dropped, "groups": fits.group_counts}
     scalars = ("between", "within", "between_untruncated", "ratio", "icc", "log_likelihood")
     columns |= {name: getattr(fits, name) for name in scalars if getattr(fits, name) is not None}
     for field in ("beta", "beta_se"):
@@ -189,6 +194,20 @@ def columns_of_many(fits: Fitted) -> dict[str, np.ndarray]:
         if getattr(fits, name) is not None:
             columns[name] = getattr(fits, name)
     return columns
+
+
+def groups_of_many(fits: Fitted) -> dict[str, np.ndarray]:
+    """Columns with a row for each group of each dataset, the datasets one after the other."""
+    if fits.groups is None or (fits.blup is None and fits.blup_se is None):
+        raise ValueError("the fits have no effects of groups; ask fit_many for quantities=('blup', 'blup_se').")
+    datasets = np.arange(len(fits)) if fits.names is None else fits.names
+    effects = {name: getattr(fits, name) for name in ("blup", "blup_se") if getattr(fits, name) is not None}
+    if next(iter(effects.values())).ndim == 1:  # designs of their own
+        return {"dataset": np.repeat(datasets, fits.group_counts), "group": fits.groups, **effects}
+    labels = np.tile(fits.groups, len(fits))
+    return {"dataset": np.repeat(datasets, len(fits.groups)), "group": labels} | {
+        name: table.ravel() for name, table in effects.items()
+    }
 
 
 META_TITLES = {

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,16 @@ import numpy as np
 from jaxre.batches import Plan
 from jaxre.classes import MOST_CLASSES
 from jaxre.columns import coefficients_of, numbers
-from jaxre.fits import FitMany, unpacked
-from jaxre.forms import fit_classes, fit_strata
-from jaxre.longform import Long, classes_of_long, combined
+from jaxre.fits import Counts, FitMany, unpacked
+from jaxre.fitting import fit
+from jaxre.forms import Dataset, fit_classes, fit_strata
+from jaxre.longform import Long, classes_of_long, combined, effects_of_long
 from jaxre.observations import encode
 from jaxre.progress import Progress
+from jaxre.status import Status
 
 AT_A_TIME = 2048  # datasets of an iterable
+ROWS_AT_A_TIME = 1 << 20  # of a long table whose datasets come one after the other
 
 
 def fit_iterable(items: Any, plan: Plan, bar: Progress) -> FitMany:
@@ -26,36 +30,51 @@ def fit_iterable(items: Any, plan: Plan, bar: Progress) -> FitMany:
         raise TypeError(
             f"values must be a matrix, a long table or an iterable of datasets, got {type(items).__name__}."
         )
-    parts: list[np.ndarray] = []
-    used: list[np.ndarray] = []
+    parts: list[FitMany] = []
     names: tuple[str, ...] | None = None
-    done, source = 0, iter(items)
+    done, classes, source = 0, 1, iter(items)
     while batch := list(itertools.islice(source, AT_A_TIME)):
         made = [_dataset(item, done + i) for i, item in enumerate(batch)]
         done += len(batch)
-        width = {0 if x is None else x.shape[1] for _, _, x in made} | (set() if names is None else {len(names) - 1})
+        width = {0 if one.x is None else one.x.shape[1] for one in made} | (
+            set() if names is None else {len(names) - 1}
+        )
         if len(width) > 1:
             raise ValueError(f"every dataset must have the same number of covariates, got {sorted(width)}.")
         names = ("(Intercept)", *(f"x{i + 1}" for i in range(width.pop())))
-        sizes = [len(y) for y, _, _ in made]
-        offsets = np.cumsum([0, *(int(codes.max(initial=-1)) + 1 for _, codes, _ in made)])
+        sizes = [len(one.y) for one in made]
+        offsets = np.cumsum([0, *(len(one.labels) for one in made)])
         long = Long(
-            values=np.concatenate([y for y, _, _ in made]),
+            values=np.concatenate([one.y for one in made]),
             dataset=np.repeat(np.arange(len(made)), sizes),
-            group=np.concatenate([codes for _, codes, _ in made]) + np.repeat(offsets[:-1], sizes),
-            covariates=None if made[0][2] is None else np.concatenate([x for _, _, x in made if x is not None]),
+            group=np.concatenate([one.codes for one in made]) + np.repeat(offsets[:-1], sizes),
+            covariates=None if made[0].x is None else np.concatenate([one.x for one in made if one.x is not None]),
             count=len(made),
         )
-        used.append(long.rows)
-        parts.append(_fit_long(plan, long))
+        labels = _joined([one.labels for one in made]) if plan.effects else None
+        classes = max(classes, long.largest)
+        parts.append(_fit_long(plan, long, np.array([one.dropped for one in made]), names, labels, classes))
         bar.advance(len(batch))
     bar.close()
     if names is None:
         raise ValueError("values has no datasets; pass at least one (values, groups).")
-    return unpacked(np.concatenate(parts, axis=1), plan, np.concatenate(used), names, None, None)
+    return _one_after_the_other(parts)
 
 
-def _dataset(item: Any, place: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+@dataclasses.dataclass(frozen=True)
+class _Dataset:
+    """Complete rows of one dataset of an iterable."""
+
+    y: np.ndarray
+    codes: np.ndarray
+    """(n,) places in `labels`."""
+    x: np.ndarray | None
+    labels: np.ndarray
+    """(groups,) those with a row."""
+    dropped: int
+
+
+def _dataset(item: Any, place: int) -> _Dataset:
     """One dataset of an iterable, checked, without the rows in which something is missing."""
     if not isinstance(item, (tuple, list)) or len(item) not in (2, 3):
         raise ValueError(
@@ -70,10 +89,16 @@ def _dataset(item: Any, place: int) -> tuple[np.ndarray, np.ndarray, np.ndarray 
         )
     x = x if x is not None and x.shape[1] else None
     keep = _complete(y, x, labels.slots)
-    codes = np.unique(labels.codes[keep], return_inverse=True)[1]
+    present, codes = np.unique(labels.codes[keep], return_inverse=True)
     if x is not None and np.isinf(x).any():
         y = np.full_like(y, np.inf)  # invalid as a whole
-    return y[keep], codes, None if x is None else x[keep]
+    return _Dataset(
+        y=y[keep],
+        codes=codes,
+        x=None if x is None else x[keep],
+        labels=labels.labels[present],
+        dropped=len(y) - int(keep.sum()),
+    )
 
 
 def _complete(y: np.ndarray, x: np.ndarray | None, *slots: np.ndarray) -> np.ndarray:
@@ -84,9 +109,17 @@ def _complete(y: np.ndarray, x: np.ndarray | None, *slots: np.ndarray) -> np.nda
     return keep if x is None else keep & ~np.isnan(x).any(axis=1)
 
 
+def _joined(labels: list[np.ndarray]) -> np.ndarray:
+    """Labels of several datasets in one array; of any types, as they are."""
+    if len({part.dtype.kind for part in labels}) == 1:
+        return np.concatenate(labels)
+    return np.concatenate([part.astype(object) for part in labels])
+
+
 def fit_long_table(
     values: Any, groups: Any, covariates: Any, datasets: Any, plan: Plan, progress: bool | None
 ) -> FitMany:
+    """Datasets of a long table; where they come one after the other, some of them at a time."""
     y, by_group, by_dataset = numbers(values, "values"), encode(groups), encode(datasets, "datasets")
     if y.ndim != 1 or not len(y) == len(by_group.slots) == len(by_dataset.slots):
         raise ValueError(
@@ -96,35 +129,102 @@ def fit_long_table(
     if len(by_dataset.labels) == 0:
         raise ValueError(f"datasets has no label in {len(y)} rows; pass the dataset of each row.")
     x, names = coefficients_of(covariates, len(y))
-    dataset, group, count = by_dataset.codes, by_group.slots, len(by_dataset.labels)
+    dataset, group, count = by_dataset.codes, by_group.codes if plan.effects else by_group.slots, len(by_dataset.labels)
+    dropped = np.zeros(count, int)
     keep = _complete(y, x, group, dataset)
     if not keep.all():
+        dropped = np.bincount(dataset[~keep & (dataset >= 0)], minlength=count)
         y, dataset, group, x = y[keep], dataset[keep], group[keep], None if x is None else x[keep]
-    long = Long(
-        values=y,
-        dataset=dataset,
-        group=combined(dataset, group, by_group.size),
-        covariates=x,
-        count=count,
-    )
-    bar = Progress(count, progress)
-    out = _fit_long(plan, long)
-    bar.advance(count)
+    bar, parts, classes = Progress(count, progress), [], 1
+    for first, last, here in _stretches(dataset, count):
+        pair = combined(dataset[here] - first, group[here], by_group.size)
+        long = Long(
+            values=y[here],
+            dataset=dataset[here] - first,
+            group=pair,
+            covariates=None if x is None else x[here],
+            count=last - first,
+        )
+        labels = None
+        if plan.effects:
+            of_pair = np.empty(long.groups, int)
+            of_pair[pair] = group[here]
+            labels = by_group.labels[of_pair]
+        classes = max(classes, long.largest)
+        parts.append(_fit_long(plan, long, dropped[first:last], names, labels, classes))
+        bar.advance(last - first)
     bar.close()
-    return unpacked(out, plan, long.rows, names, None, by_dataset.labels)
+    return dataclasses.replace(_one_after_the_other(parts), names=by_dataset.labels)
 
 
-def _fit_long(plan: Plan, long: Long) -> np.ndarray:
-    if plan.effects:
-        raise ValueError("blup needs one design for all datasets: with designs of their own use jaxre.fit for each.")
-    if long.covariates is None and long.most <= MOST_CLASSES:
-        return fit_classes(plan, classes_of_long(long))
-    p = 1 if long.covariates is None else 1 + long.covariates.shape[1]
+def _stretches(dataset: np.ndarray, count: int) -> Iterator[tuple[int, int, slice]]:
+    """Datasets first to last, without the last, and their rows: of one stretch after the other, or of all at once."""
+    if len(dataset) <= ROWS_AT_A_TIME or (dataset[1:] < dataset[:-1]).any():
+        yield 0, count, slice(0, len(dataset))
+        return
+    ends = np.cumsum(np.bincount(dataset, minlength=count))
+    first = 0
+    while first < count:
+        start = int(ends[first - 1]) if first else 0
+        last = max(first + 1, int(np.searchsorted(ends, start + ROWS_AT_A_TIME, side="right")))
+        yield first, last, slice(start, int(ends[last - 1]))
+        first = last
+
+
+def _fit_long(
+    plan: Plan, long: Long, dropped: np.ndarray, names: tuple[str, ...], labels: np.ndarray | None, classes: int
+) -> FitMany:
+    """The fits of a long table without missing rows.
+
+    `labels` (groups,) are needed for the effects alone; `classes` is the size of the largest group here and in the
+    parts before, so that most parts share a program.
+    """
+    needed = ("between", "within", "ratio") if plan.effects else ()
+    bare = tuple(name for name in plan.quantities if name not in ("blup", "blup_se"))
+    asked, plan = plan, dataclasses.replace(plan, quantities=tuple(dict.fromkeys((*bare, *needed))))
+    if long.covariates is None and classes <= MOST_CLASSES:
+        out = fit_classes(plan, classes_of_long(long, classes))
+    else:
+        out = fit_strata(plan, list(_each(long)), len(names))
+    found = unpacked(out, plan, Counts(long.rows, dropped, long.group_counts), names, labels, None)
+    if not asked.effects:
+        return found
+    effects = {"blup": np.full(long.groups, np.nan), "blup_se": np.full(long.groups, np.nan)}
+    if long.covariates is None:
+        effects = effects_of_long(long, found.status, *(getattr(found, name) for name in needed))
+    else:
+        for i, dataset in enumerate(_each(long)):
+            if found.status[i] < Status.UNBOUNDED:
+                single = fit(*dataset, method=plan.method)
+                effects["blup"][single.groups], effects["blup_se"][single.groups] = single.blup, single.blup_se
+    fields: dict[str, Any] = {name: None for name in needed if name not in asked.quantities}
+    fields |= {name: table for name, table in effects.items() if name in asked.quantities}
+    return dataclasses.replace(found, **fields)
+
+
+def _each(long: Long) -> Iterator[Dataset]:
+    """Values, groups and covariates of each dataset."""
     order = np.argsort(long.dataset, kind="stable")
     ends = np.cumsum(long.rows)
-    data = []
     for start, end in zip(ends - long.rows, ends, strict=True):
         here = order[start:end]
-        x = None if long.covariates is None else long.covariates[here]
-        data.append((long.values[here], long.group[here], x))
-    return fit_strata(plan, data, p)
+        yield long.values[here], long.group[here], None if long.covariates is None else long.covariates[here]
+
+
+def _one_after_the_other(parts: list[FitMany]) -> FitMany:
+    """The fits of several parts as one."""
+    if len(parts) == 1:
+        return parts[0]
+    joined: dict[str, Any] = {}
+    for field in dataclasses.fields(FitMany):
+        values = [getattr(part, field.name) for part in parts]
+        if field.name == "groups" and values[0] is not None:
+            joined["groups"] = _joined(values)
+        elif isinstance(values[0], np.ndarray):
+            joined[field.name] = np.concatenate(values)
+    inference = parts[0].inference
+    if inference is not None:
+        joined["inference"] = {
+            name: np.concatenate([(part.inference or {})[name] for part in parts]) for name in inference
+        }
+    return dataclasses.replace(parts[0], **joined)

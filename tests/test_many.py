@@ -10,6 +10,7 @@ import pytest
 
 import jaxre
 from jaxre import Status, batches
+from jaxre.many import DEFAULT
 
 METHODS = ("reml", "ml", "anova")
 COUNT = 40  # datasets: true ratios of 0, 0.3, 1 and 3, and from the 20th on missing values
@@ -58,7 +59,7 @@ def assert_same(fits, i, single):
     np.testing.assert_allclose(fits.beta_se[i], single.beta_se, rtol=1e-11)  # a few times more: the inverse of M
     np.testing.assert_allclose(fits.beta_cov[i], single.beta_cov, atol=1e-11 * single.beta_se.max() ** 2)
     assert (fits.status[i], fits.optima[i], fits.certified[i]) == (single.status, single.optima, single.certified)
-    assert fits.rows[i] == single.n
+    assert (fits.rows[i], fits.dropped[i], fits.group_counts[i]) == (single.n, single.dropped, len(single.groups))
     if np.isfinite(single.gap):
         assert fits.gap[i] == pytest.approx(single.gap, abs=1e-9)
     else:
@@ -117,6 +118,75 @@ def test_designs_of_their_own(form, p):
         data = [data[i] for i in np.argsort(place)]
     for i, (y, groups, x) in enumerate(data):
         assert_same(fits, i, jaxre.fit(y, groups, x))
+
+
+@pytest.mark.parametrize("p", [1, 3])
+@pytest.mark.parametrize("form", ["iterator", "long table"])
+def test_group_effects_of_designs_of_their_own(form, p):
+    """Of every group of every dataset, one after the other, none for those of a dataset without an estimate."""
+    data = [designs.simulate(seed, designs.SIZES["unequal"], ratio=seed % 4, p=p) for seed in range(5)]
+    data = [(y + 1e6, np.array(list("ecabfd"))[g], x) for y, g, x in data]  # far from 0: nothing is to be lost
+    data[3][0][:] = 1.0
+    data[2][0][data[2][1] == "a"] = np.nan
+    names = ("blup", "blup_se", "icc", *(("between",) if p == 1 else ()))
+    if form == "iterator":
+        fits = jaxre.fit_many([item[: 2 + (p > 1)] for item in data], quantities=names)
+    else:
+        y, g, x = (
+            (np.concatenate(parts) for parts in zip(*data, strict=True))
+            if p > 1
+            else (*(np.concatenate([item[i] for item in data]) for i in (0, 1)), None)
+        )
+        fits = jaxre.fit_many(
+            y, g, x, datasets=np.repeat(list("vwxyz"), [len(y) for y, _, _ in data]), quantities=names
+        )
+    assert (fits.within is None, fits.between is None, fits.ratio is None) == (True, p > 1, True)
+    assert fits.group_counts.tolist() == [6, 6, 5, 6, 6]
+    table = fits.tidy_groups()
+    assert table["dataset"].tolist()[:7] == ([0] * 6 + [1] if form == "iterator" else ["v"] * 6 + ["w"])
+    ends = np.cumsum(fits.group_counts)
+    for i, (y, g, x) in enumerate(data):
+        there = slice(ends[i] - fits.group_counts[i], ends[i])
+        if i == 3:
+            assert np.isnan(fits.blup[there]).all()
+            assert np.isnan(fits.blup_se[there]).all()
+            continue
+        single = jaxre.fit(y, g, x)
+        order = [single.groups.tolist().index(label) for label in table["group"][there]]
+        scale = np.abs(single.blup).max() + single.blup_se.max()
+        np.testing.assert_allclose(table["blup"][there], single.blup[order], atol=1e-11 * scale)  # 1e6 rounded
+        np.testing.assert_allclose(table["blup_se"][there], single.blup_se[order], rtol=1e-11)
+
+
+def test_a_table_of_group_effects():
+    values, groups, _ = sample(designs.SIZES["unequal"], 1)
+    fits = jaxre.fit_many(values[:, :3], groups, quantities=("blup",))
+    table = fits.tidy_groups()
+    assert list(table) == ["dataset", "group", "blup"]
+    assert table["dataset"].tolist() == [0] * 6 + [1] * 6 + [2] * 6
+    np.testing.assert_array_equal(table["group"], np.tile(fits.groups, 3))
+    np.testing.assert_array_equal(table["blup"].reshape(3, 6), fits.blup)
+
+
+def test_a_long_table_is_taken_in_stretches(monkeypatch, capsys):
+    """Where its datasets come one after the other, with the progress of each; the answers are the same."""
+    data = [designs.simulate(seed, designs.SIZES[name], ratio=seed % 4) for seed, name in enumerate(NAMES)]
+    y, g = (np.concatenate([item[i] for item in data]) for i in (0, 1))
+    labels = np.repeat([f"d{i}" for i in range(len(data))], [len(item[0]) for item in data])
+    names = (*DEFAULT, "blup", "f_p_value")
+    whole = jaxre.fit_many(y, g, datasets=labels, quantities=names)
+    monkeypatch.setattr("jaxre.separate.ROWS_AT_A_TIME", 150)
+    parts = jaxre.fit_many(y, g, datasets=labels, quantities=names, progress=True)
+    shown = capsys.readouterr().err
+    assert shown.count(f"of {len(data)} datasets") >= 2
+    assert f"{len(data)} of {len(data)} datasets" in shown
+    assert parts.groups.tolist() == whole.groups.tolist()
+    assert parts.names.tolist() == whole.names.tolist()
+    for name in ("rows", "dropped", "group_counts", "status", "certified", "optima"):
+        np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name), err_msg=name)
+    for name in ("between", "icc", "beta", "blup"):
+        np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), rtol=1e-12, atol=1e-12, err_msg=name)
+    np.testing.assert_allclose(parts.inference["f_p_value"], whole.inference["f_p_value"], rtol=1e-10)
 
 
 NAMES = [name for name in designs.SIZES if name not in ("a continent and islands", "three groups")] * 3
@@ -184,7 +254,7 @@ def test_integers_and_masked_arrays():
     masked[2, 1] = np.ma.masked
     fits = jaxre.fit_many(masked, groups)
     assert fits.rows.tolist() == [30, 29, 30, 30]
-    assert_same(fits, 1, jaxre.fit(np.delete(counts[:, 1], 2), np.delete(groups, 2)))
+    assert_same(fits, 1, jaxre.fit(masked[:, 1], groups))
 
 
 def test_not_one_dataset_is_complete():
@@ -271,6 +341,7 @@ def test_a_summary_in_words():
     values, groups, _ = sample(designs.SIZES["unequal"], 1)
     text = str(jaxre.fit_many(values, groups))
     assert text.startswith("Linear mixed models fit by REML: 40 datasets")
+    assert "each of 0 to 35 rows in 0 to 6 groups; " in text
     assert "           1  constant outcome" in text
     assert "           2  invalid data" in text
     assert "36 of 36 estimates are proven to be the global optimum" in text
@@ -279,7 +350,17 @@ def test_a_summary_in_words():
 def test_columns_of_a_table():
     values, groups, x = sample(designs.SIZES["unequal"], 3)
     columns = jaxre.fit_many(values, groups, x).to_dict()
-    assert {"rows", "between", "icc", "beta[x2]", "beta_se[(Intercept)]", "status", "certified"} <= set(columns)
+    assert {
+        "rows",
+        "dropped",
+        "groups",
+        "between",
+        "icc",
+        "beta[x2]",
+        "beta_se[(Intercept)]",
+        "status",
+        "certified",
+    } <= set(columns)
     assert {len(column) for column in columns.values()} == {COUNT}
     assert columns["status"][5] == "constant_outcome"
 
@@ -331,10 +412,10 @@ REFUSED = {
         ValueError,
         r"same number of covariates, got \[0, 1\]",
     ),
-    "blup of long": (
-        lambda: jaxre.fit_many(Y[:, 0], G, datasets=[1, 1, 1, 1], quantities=["blup"]),
+    "effects that were not asked for": (
+        lambda: jaxre.fit_many(np.arange(12.0).reshape(4, 3), G).tidy_groups(),
         ValueError,
-        "blup needs one design",
+        "no effects of groups; ask fit_many for quantities",
     ),
     "long lengths": (lambda: jaxre.fit_many(Y[:, 0], G, datasets=[1]), ValueError, r"\(4,\), \(4,\) and \(1,\)"),
 }

@@ -129,13 +129,14 @@ def test_sums_with_missing_values_on_the_host_are_those_on_the_device(name, tile
         ours, theirs = (np.asarray(getattr(sums, field.name))[..., some] for sums in (host, device))
         exact = field.name in ("low", "high", "scale", "sizes")
         np.testing.assert_allclose(ours, theirs, rtol=0 if exact else 1e-13, atol=0 if exact else 1e-13)
-    np.testing.assert_array_equal(missing_of(y), np.isnan(y).sum(axis=0))
+    whole = sum(np.isnan(y[groups == group]).all(axis=0) for group in range(count))
+    np.testing.assert_array_equal(missing_of(np.bincount(groups), y), [np.isnan(y).sum(axis=0), whole])
 
 
 def test_missing_values_in_very_many_rows_are_counted():
     y = np.zeros((1000, 3))
     y[:700, 1], y[:, 2] = np.nan, np.nan
-    np.testing.assert_array_equal(missing_of(y), [0, 700, 1000])
+    np.testing.assert_array_equal(missing_of(np.array([600, 100, 300]), y), [[0, 700, 1000], [0, 2, 3]])
 
 
 def test_passes_on_the_host_say_what_is_missing_infinite_or_beyond_the_sample():
