@@ -182,6 +182,7 @@ def main() -> None:
         "shared design, p = 6": lambda: matrix(6, peers, refits.TOOLS),
         "balanced design, p = 1": lambda: matrix(1, peers, refits.ICC_TOOLS, balanced=True),
         "5 % missing, p = 1": lambda: matrix(1, peers, missing=0.05),
+        "5 % missing, p = 6": lambda: matrix(6, peers, missing=0.05),
         "designs of their own, long table, p = 1": lambda: long_table(COUNT // 4),
         "from moments, 5 sizes, p = 1": lambda: moments((2, 3, 5, 8, 13), 8, True),
         "from moments, 5 sizes of each its own, p = 1": lambda: moments((2, 3, 5, 8, 13), 8, False),

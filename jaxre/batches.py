@@ -27,7 +27,8 @@ from jaxre.search import KEPT_OPTIMA
 from jaxre.settings import BATCH, LARGE, default_device, own_settings, platform, quick_jit
 from jaxre.status import Status
 
-LANE = 256  # datasets whose numbers a CPU works on at once
+LANE = 256  # datasets whose numbers a CPU works on at once,
+MODEST = 400  # if they have no more than so many each; else a quarter of them
 SENT_BY_ONE = 1 << 24  # bytes of a block that one thread copies to a GPU
 SENDERS = 8  # threads that copy more
 AXIS = "datasets"
@@ -134,11 +135,13 @@ def _kernel(plan: Plan, prepare: Prepare, one: One, whole: bool) -> Callable[[An
 
     def block(constants: Any, data: Any) -> jax.Array:
         constants = cast(constants, FLOATS[plan.precision])
-        width = jax.tree.leaves(data)[0].shape[-1]
-        if width <= LANE or plan.platform != "cpu":
+        leaves = jax.tree.leaves(data)
+        width = leaves[0].shape[-1]
+        each = LANE if sum(leaf.size for leaf in leaves) <= MODEST * width else LANE // 4
+        if width <= each or plan.platform != "cpu":
             return lane(constants, data)
-        part = lambda start: jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, LANE, -1), data)
-        parts = jax.lax.map(lambda start: lane(constants, part(start)), LANE * jnp.arange(width // LANE))
+        part = lambda start: jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, each, -1), data)
+        parts = jax.lax.map(lambda start: lane(constants, part(start)), each * jnp.arange(width // each))
         return parts.transpose(1, 0, 2).reshape(parts.shape[1], width)
 
     options = LARGE if plan.inference else BATCH

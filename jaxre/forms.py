@@ -160,8 +160,12 @@ def fit_strata(plan: Plan, datasets: Sequence[Dataset], p: int) -> np.ndarray:
     made = [_strata(*data, p=p) for data in datasets]
     most = max(len(strata.sizes) for strata in made)
     size = 4 ** math.ceil(math.log(max(most, 4), 4))
-    batch = stacked([padded(strata, size) for strata in made], axis=-1)
-    return run(plan, np.zeros(()), batch, _prepare_strata, _one_of_strata)
+    return fit_stacked(plan, stacked([padded(strata, size) for strata in made], axis=-1))
+
+
+def fit_stacked(plan: Plan, data: Strata) -> np.ndarray:
+    """Packed numbers of datasets given by their strata, whose last axis is the dataset."""
+    return run(plan, np.zeros(()), data, _prepare_strata, _one_of_strata)
 
 
 def _strata(y: np.ndarray, codes: np.ndarray, x: np.ndarray | None, *, p: int) -> Strata:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -15,8 +16,9 @@ from jaxre.classes import MOST_CLASSES
 from jaxre.columns import beyond_doubles, coefficients_of, frame_of, numbers, refuse_too_many
 from jaxre.fits import Counts, FitMany, unpacked
 from jaxre.fitting import fit
-from jaxre.forms import fit_design, fit_missing, fit_shared, fit_strata, placed
+from jaxre.forms import fit_design, fit_missing, fit_shared, fit_stacked, fit_strata, placed
 from jaxre.longform import Long, combined, effects_of_long
+from jaxre.masked import MaskedDesign, masked_design, masked_strata
 from jaxre.observations import encode
 from jaxre.passes import missing_of
 from jaxre.progress import Progress
@@ -149,6 +151,22 @@ class _Matrix:
             return self.incomplete_with_effects(block)
         if self.together:
             return fit_missing(self.plan, self.codes, self.groups, self.largest, block)
+        if self.x is None:
+            return self.one_by_one(block)
+        data, suits = masked_strata(self.masked, block)
+        numbers = fit_stacked(self.plan, data)
+        if not suits.all():
+            numbers[:, ~suits] = self.one_by_one(block[:, ~suits])
+        return numbers
+
+    @functools.cached_property
+    def masked(self) -> MaskedDesign:
+        """The design for columns with missing values."""
+        assert self.x is not None
+        return masked_design(self.codes, self.x)
+
+    def one_by_one(self, block: np.ndarray) -> np.ndarray:
+        """Packed numbers of columns, whose moments are formed one after the other."""
         data = []
         for column in block.T:
             here = ~np.isnan(column)

@@ -60,7 +60,7 @@ def passes_on_host(inner: np.ndarray, sizes: np.ndarray, y: np.ndarray, wanted: 
     if they were missing.
     """
     rows, count = y.shape
-    groups = _slices(sizes)
+    groups = slices(sizes)
     made = Passes(
         pilot=y[0].copy(),
         scale=np.empty(count),
@@ -69,7 +69,7 @@ def passes_on_host(inner: np.ndarray, sizes: np.ndarray, y: np.ndarray, wanted: 
         floor=np.empty(count),
     )
     with np.errstate(all="ignore"):  # what is missing, infinite or overflows ends in a status
-        for part, room in _tiles(rows, count, 2 if inner.shape[1] else 1):
+        for part, room in tiles(rows, count, 2 if inner.shape[1] else 1):
             if wanted is None or wanted[part].any():
                 _passes(inner, groups, y[:, part], part, made, room)
             else:
@@ -78,13 +78,13 @@ def passes_on_host(inner: np.ndarray, sizes: np.ndarray, y: np.ndarray, wanted: 
     return made
 
 
-def _slices(sizes: np.ndarray) -> list[slice]:
+def slices(sizes: np.ndarray) -> list[slice]:
     """The rows of each group."""
     ends = np.cumsum(sizes).astype(int).tolist()
     return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def _tiles(rows: int, count: int, rooms: int) -> Iterator[tuple[slice, np.ndarray]]:
+def tiles(rows: int, count: int, rooms: int) -> Iterator[tuple[slice, np.ndarray]]:
     """Tiles of so many columns that they stay in the cache, and memory (rooms, rows, columns) to work in."""
     width = min(count, max(NARROWEST, TILE // rows // NARROWEST * NARROWEST))
     room = np.empty(rooms * rows * width)
@@ -97,7 +97,7 @@ def _passes(inner: np.ndarray, groups: list[slice], y: np.ndarray, part: slice, 
     """One tile of the passes, in place."""
     block, pilot = room[0], made.pilot[part]
     reach = abs(y[:: max(1, len(y) // SAMPLED)] - pilot).max(axis=0)
-    made.scale[part], later = _centred(y, pilot, np.where(np.isfinite(reach), reach, 0), block)
+    made.scale[part], later = centred(y, pilot, np.where(np.isfinite(reach), reach, 0), block)
     sums, mean = made.sums[:, part], np.empty(block.shape[1])
     for total, rows in zip(sums, groups, strict=True):
         np.add.reduce(block[rows], axis=0, out=total)
@@ -110,7 +110,7 @@ def _passes(inner: np.ndarray, groups: list[slice], y: np.ndarray, part: slice, 
     sums *= later
 
 
-def _centred(y: np.ndarray, pilot: np.ndarray, reach: np.ndarray, block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def centred(y: np.ndarray, pilot: np.ndarray, reach: np.ndarray, block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """y less the pilot in `block`; the power of two that brings `reach` below 1, and what of it is still to be applied:
     it may as well multiply the sums, unless they could overflow."""
     exponent = np.clip(-np.frexp(reach)[1], -1022, 1022)
@@ -127,7 +127,7 @@ def _centred(y: np.ndarray, pilot: np.ndarray, reach: np.ndarray, block: np.ndar
 def sums_on_host(sizes: np.ndarray, y: np.ndarray) -> GroupSums:
     """The sums of y (n, datasets), NaN where a value is missing; rows in the order of their groups, of these sizes."""
     rows, count = y.shape
-    groups = _slices(sizes)
+    groups = slices(sizes)
     made = GroupSums(
         low=np.empty(count),
         high=np.empty(count),
@@ -137,7 +137,7 @@ def sums_on_host(sizes: np.ndarray, y: np.ndarray) -> GroupSums:
         within=np.empty(count),
     )
     with np.errstate(all="ignore"):
-        for part, room in _tiles(rows, count, 1):
+        for part, room in tiles(rows, count, 1):
             _sums(groups, y[:, part], part, made, room[0])
     return made
 
@@ -147,13 +147,13 @@ def _sums(groups: list[slice], y: np.ndarray, part: slice, made: GroupSums, bloc
     missing = np.isnan(y)
     low = made.low[part] = np.fmin.reduce(y, axis=0)
     high = made.high[part] = np.fmax.reduce(y, axis=0)
-    made.scale[part], later = _centred(y, low, np.where(high > low, high / 2 - low / 2, 0), block)
+    made.scale[part], later = centred(y, low, np.where(high > low, high / 2 - low / 2, 0), block)
     gone, sums, sizes, mean = np.flatnonzero(missing), made.sums[:, part], made.sizes[:, part], np.empty(len(low))
     flat = block.reshape(-1)
     flat[gone] = 0
     for total, size, rows in zip(sums, sizes, groups, strict=True):
         np.add.reduce(block[rows], axis=0, out=total)
-        np.subtract(rows.stop - rows.start, _count(missing[rows]), out=size)
+        np.subtract(rows.stop - rows.start, count_true(missing[rows]), out=size)
         block[rows] -= np.divide(total, np.maximum(size, 1, out=mean), out=mean)
     flat[gone] = 0
     made.within[part] = np.einsum("ij,ij->j", block, block) * later * later
@@ -166,16 +166,16 @@ def missing_of(sizes: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray
     Rows are in the order of their groups, of these sizes.
     """
     values, whole = np.zeros(y.shape[1], int), np.zeros(y.shape[1], int)
-    for part, _ in _tiles(len(y), y.shape[1], 0):
+    for part, _ in tiles(len(y), y.shape[1], 0):
         missing = np.isnan(y[:, part])
-        for rows in _slices(sizes):
-            of_group = _count(missing[rows])
+        for rows in slices(sizes):
+            of_group = count_true(missing[rows])
             values[part] += of_group
             whole[part] += of_group == rows.stop - rows.start
     return values, whole
 
 
-def _count(mask: np.ndarray) -> np.ndarray:
+def count_true(mask: np.ndarray) -> np.ndarray:
     """How many of each column are true; in bytes, which are added up eight times as fast as integers."""
     parts = [np.add.reduce(mask[i : i + 255].view(np.uint8), axis=0, dtype=np.uint8) for i in range(0, len(mask), 255)]
     return parts[0] if len(parts) == 1 else np.sum(parts, axis=0, dtype=int)

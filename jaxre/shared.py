@@ -78,14 +78,13 @@ class SharedDesign:
 
 def shared_design(codes: np.ndarray, covariates: np.ndarray | None, restricted: bool) -> SharedDesign:
     """The constants of a design that `design_status` passes, on the host; rows with the groups in ascending order."""
-    n, sizes, moments = len(codes), np.bincount(codes), _probed(codes, covariates)
+    n, sizes = len(codes), np.bincount(codes)
     p = 1 if covariates is None else 1 + covariates.shape[1]
-    groups, w = len(sizes), int(moments.within_rank)
-    rank = groups + w - p
     x = np.ones((n, 1)) if covariates is None else np.column_stack([np.ones(n), covariates])
-    to_x = moments.frame.transform * moments.frame.scale  # coefficients on X from those on the rotated covariates
-    rotated = np.concatenate([np.ones((n, 1)), _rotated(x, to_x)], axis=1)
-    basis, triangle = np.linalg.qr(rotated)
+    rotated, to_x, w = rotated_covariates(codes, covariates)
+    groups = len(sizes)
+    rank = groups + w - p
+    basis, triangle = np.linalg.qr(np.concatenate([np.ones((n, 1)), rotated], axis=1))
     of_basis = to_x @ np.linalg.inv(triangle)
     by_group = np.add.reduceat(basis, np.cumsum(sizes) - sizes)  # Z' basis
     nu, vectors = np.linalg.eigh(np.diag(sizes.astype(float)) - by_group @ by_group.T)
@@ -141,11 +140,15 @@ def _probed(codes: np.ndarray, covariates: np.ndarray | None) -> GroupMoments:
         )
 
 
-def _rotated(x: np.ndarray, to_x: np.ndarray) -> np.ndarray:
-    """Covariates in the coordinates of a frame, centred."""
-    centred = x[:, 1:] - x[:, 1:].mean(axis=0)
-    turned = centred @ to_x[1:, 1:]
-    return turned - turned.mean(axis=0)
+def rotated_covariates(codes: np.ndarray, covariates: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, int]:
+    """Covariates (n, p - 1) in the coordinates of a frame, centred; (p, p) coefficients on X from those on them; and
+    how many of them vary within groups."""
+    moments = _probed(codes, covariates)
+    to_x, rank = moments.frame.transform * moments.frame.scale, int(moments.within_rank)
+    if covariates is None:
+        return np.zeros((len(codes), 0)), to_x, rank
+    turned = (covariates - covariates.mean(axis=0)) @ to_x[1:, 1:]
+    return turned - turned.mean(axis=0), to_x, rank
 
 
 def _span(columns: np.ndarray, rank: int) -> np.ndarray:

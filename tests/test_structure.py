@@ -61,6 +61,7 @@ ORDER = (
     "progress",
     "passes",
     "shared",
+    "masked",
     "draws",
     "spectral_draws",
     "replicates",
