@@ -9,28 +9,45 @@ import jax.numpy as jnp
 
 from jaxre.coefficients import coefficient_tests
 from jaxre.components import Components
+from jaxre.criteria import criteria
 from jaxre.estimate import Estimate
-from jaxre.exact import exact_interval, f_test
+from jaxre.exact import exact_interval, f_test, icc_measures
+from jaxre.inference import information_of
+from jaxre.information import information
 from jaxre.moments import Strata
-from jaxre.profile_interval import Peak, intervals_at, peak_of
+from jaxre.null import mixture_tail, statistic_at
+from jaxre.profile_interval import RATIOS, Peak, intervals_at, peak_of
 from jaxre.rows import Array
 from jaxre.status import Status
+from jaxre.wald import wald_interval
 
 TESTS = ("beta_df", "beta_t", "beta_p_value", "beta_low", "beta_high")  # of each coefficient
 ADJUSTED = ("beta_se_adjusted",)  # by Kenward and Roger
 F_TEST = ("f_statistic", "f_df1", "f_df2", "f_p_value")
 EXACT = ("ratio_low", "ratio_high", "icc_low", "icc_high")
 PARAMETERS = ("between", "within", "sd_between", "sd_within")
-PROFILE = (*(f"{name}_{end}" for name in PARAMETERS for end in ("low", "high")), "profile_settled")
+ENDS = ("low", "high")
+PROFILE = (*(f"{name}_{end}" for name in PARAMETERS for end in ENDS), "profile_settled")
 OF_COEFFICIENTS = (*TESTS, *ADJUSTED)
-COLUMNS = (*OF_COEFFICIENTS, *F_TEST, *EXACT, *PROFILE)
-EVERY = "inference"  # the name that stands for all that a method has
+SUMMARY = (*OF_COEFFICIENTS, *F_TEST, *EXACT, *PROFILE)
+EVERY = "inference"  # the name that stands for all of these that a method has
+UNTRUNCATED = tuple(f"{name}_untruncated" for name in EXACT)
+PROFILE_OF_RATIOS = tuple(f"{name}_profile_{end}" for name in RATIOS for end in ENDS)
+ERRORS = ("within_se", "between_se", "log_within_se", "log_between_se")
+WALD = tuple(f"{name}_wald_{end}" for name in (*PARAMETERS, *RATIOS) for end in ENDS)
+MEASURES = ("single", "single_low", "single_high", "average", "average_low", "average_high", "measurements")
+ICC_MEASURES = tuple(f"icc_{name}" for name in MEASURES)
+CRITERIA = ("aic", "bic", "conditional_aic", "r2_marginal", "r2_conditional")
+LIKELIHOOD_RATIO = ("lr_statistic", "lr_p_asymptotic")
+FURTHER = (*UNTRUNCATED, *PROFILE_OF_RATIOS, *ERRORS, *WALD, *ICC_MEASURES, *CRITERIA, *LIKELIHOOD_RATIO)
+COLUMNS = (*SUMMARY, *FURTHER)
+OF_LIKELIHOOD = {*PROFILE, *PROFILE_OF_RATIOS, *LIKELIHOOD_RATIO}  # which the analysis of variance has not
 
 
 def available(method: str, df: str) -> tuple[str, ...]:
     """The columns that there are by a method and with those degrees of freedom."""
-    adjusted = ADJUSTED if df == "kenward-roger" else ()
-    return (*TESTS, *adjusted, *F_TEST, *EXACT, *(() if method == "anova" else PROFILE))
+    absent = {*(() if df == "kenward-roger" else ADJUSTED), *(OF_LIKELIHOOD if method == "anova" else ())}
+    return tuple(name for name in COLUMNS if name not in absent)
 
 
 def inference_of_one(
@@ -42,25 +59,43 @@ def inference_of_one(
     if jnp.ndim(strata.frame.transform) == 0:
         frame = dataclasses.replace(strata.frame, transform=strata.frame.transform[None, None])
         strata = dataclasses.replace(strata, frame=frame)
+    at, kind = Components(within=estimate.within, between=estimate.between), information_of(method)
     if asked & set(OF_COEFFICIENTS):
-        kind = "expected" if method == "anova" else "observed"
-        at = Components(within=estimate.within, between=estimate.between)
         tests = coefficient_tests(strata, at, df=df, level=level, restricted=restricted, information=kind)
         found |= {name: getattr(tests, name.removeprefix("beta_")) for name in TESTS}
         found["beta_se_adjusted"] = tests.standard_error
     if asked & set(F_TEST):
         test = f_test(strata)
         found |= {name: getattr(test, name.removeprefix("f_")) for name in F_TEST}
-    if asked & set(EXACT):
+    if asked & {*EXACT, *UNTRUNCATED}:
         interval = exact_interval(strata, level)
-        found |= {name: getattr(interval, name) for name in EXACT}
-    if asked & set(PROFILE):
+        found |= {name: getattr(interval, name) for name in (*EXACT, *UNTRUNCATED)}
+    if asked & {*PROFILE, *PROFILE_OF_RATIOS}:
+        parameters = (*(PARAMETERS if asked & set(PROFILE) else ()), *RATIOS)
         peak: Peak = peak_of(estimate)
         search = "whole" if whole else "quick"
-        intervals = intervals_at(strata, peak, PARAMETERS, level, restricted=restricted, search=search)
-        for name, of_parameter in zip(PARAMETERS, intervals, strict=True):
-            found |= {f"{name}_low": of_parameter.low, f"{name}_high": of_parameter.high}
+        intervals = intervals_at(strata, peak, parameters, level, restricted=restricted, search=search)
+        for name, of_parameter in zip(parameters, intervals, strict=True):
+            kind_of = f"{name}_profile" if name in RATIOS else name
+            found |= {f"{kind_of}_low": of_parameter.low, f"{kind_of}_high": of_parameter.high}
         found["profile_settled"] = settled = intervals[0].settled
+    if asked & set(ERRORS):
+        about = information(strata, at, restricted=restricted, kind=kind)
+        found |= dict(zip(ERRORS, (*about.standard_error, *about.log_standard_error), strict=True))
+    for name in (*PARAMETERS, *RATIOS):
+        ends = {f"{name}_wald_{end}": end for end in ENDS}
+        if asked & set(ends):
+            wald = wald_interval(strata, at, name, level, restricted=restricted, kind=kind)
+            found |= {column: getattr(wald, end) for column, end in ends.items()}
+    if asked & set(ICC_MEASURES):
+        measures = icc_measures(strata, level)
+        found |= {f"icc_{name}": getattr(measures, name) for name in MEASURES}
+    if asked & set(CRITERIA):
+        of_fit = criteria(strata, at, method=method)
+        found |= {name: getattr(of_fit, name) for name in CRITERIA}
+    if asked & set(LIKELIHOOD_RATIO):
+        statistic = statistic_at(strata, estimate.ratio, restricted)
+        found |= {"lr_statistic": statistic, "lr_p_asymptotic": mixture_tail(statistic)}
     nan = jnp.where(estimate.status >= Status.UNBOUNDED, jnp.nan, 0.0)
     found = {name: number if name == "profile_settled" else number + nan for name, number in found.items()}
     return found, settled

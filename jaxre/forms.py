@@ -22,7 +22,7 @@ from jaxre.columns_of_inference import inference_of_one
 from jaxre.estimate import Estimate, estimate_of
 from jaxre.intercept import host_moments
 from jaxre.moments import Strata, group_moments
-from jaxre.passes import Passes, passes_on_host, sums_on_host
+from jaxre.passes import Missing, Passes, missing_of, passes_on_host, sums_on_host
 from jaxre.rows import Array, HostRows
 from jaxre.settings import own_settings
 from jaxre.shared import Reduced, SharedDesign, estimate_one, predict_one, reduce_block, reduce_passes
@@ -94,12 +94,16 @@ def _one_of_classes(_: Any, data: Classes, plan: Plan, whole: bool) -> tuple[Est
     return _one_of_strata(_, strata_of_classes(data), plan, whole)
 
 
-def fit_missing(plan: Plan, codes: np.ndarray, groups: int, classes: int, block: np.ndarray) -> np.ndarray:
-    """Packed numbers of the columns of a block (n, datasets) whose missing values are NaN."""
+def fit_missing(plan: Plan, codes: np.ndarray, sizes: np.ndarray, block: np.ndarray) -> tuple[np.ndarray, Missing]:
+    """Packed numbers of the columns of a block (n, datasets) whose missing values are NaN; and how many each lacks."""
+    groups, classes = len(sizes), int(sizes.max())
     if on_host(plan):
-        return run(plan, np.zeros(()), sums_on_host(np.bincount(codes), block), _prepare_sums(classes), _one_of_classes)
+        made = sums_on_host(sizes, block)
+        numbers = run(plan, np.zeros(()), made, _prepare_sums(classes), _one_of_classes)
+        present = made.sizes.sum(axis=0).astype(int)
+        return numbers, Missing(values=len(block) - present, groups=(made.sizes == 0).sum(axis=0))
     constants = codes.astype(np.int32), places_of(codes, groups), np.zeros(())
-    return run(plan, constants, block, _prepare_block(groups, classes), _one_of_classes)
+    return run(plan, constants, block, _prepare_block(groups, classes), _one_of_classes), missing_of(sizes, block)
 
 
 def fit_classes(plan: Plan, data: Classes) -> np.ndarray:

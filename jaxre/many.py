@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from jaxre.batches import AXIS, QUANTITIES, Plan
-from jaxre.columns_of_inference import COLUMNS, EVERY, available
+from jaxre.columns_of_inference import COLUMNS, EVERY, SUMMARY, available
 from jaxre.distributions import level_of
 from jaxre.fits import FitMany
 from jaxre.inference import df_of
@@ -52,15 +52,22 @@ def fit_many(
         covariates: (n, p - 1) [x], no column of ones, for the matrix and the long table.
         method: "reml", "ml" or "anova".
         datasets: (n,) labels of the datasets of a long table.
-        quantities: names of the fields to return; "blup", "blup_se" and "optima_ratio" only come when asked for, and so
-            does inference, as columns of `fits.inference`: of each coefficient "beta_df", "beta_t", "beta_p_value",
-            "beta_low", "beta_high" and "beta_se_adjusted" (Kenward-Roger); the exact F test of between = 0,
-            "f_statistic", "f_df1", "f_df2", "f_p_value"; exact intervals, "ratio_low", "ratio_high", "icc_low",
-            "icc_high"; profile-likelihood intervals, "between_low", "between_high" and so for "within", "sd_between",
-            "sd_within", with "profile_settled" (all searches ended). "inference" stands for all of them.
+        quantities: names of the fields to return; "blup", "blup_se" (one after the other where datasets have designs of
+            their own: see `FitMany`) and "optima_ratio" only come when asked for, and so does inference, as columns of
+            `fits.inference`: of each coefficient "beta_df", "beta_t", "beta_p_value", "beta_low", "beta_high" and
+            "beta_se_adjusted" (Kenward-Roger); the exact F test of between = 0, "f_statistic", "f_df1", "f_df2",
+            "f_p_value"; exact intervals, "ratio_low", "ratio_high", "icc_low", "icc_high"; profile-likelihood
+            intervals, "between_low", "between_high" and so for "within", "sd_between", "sd_within", with
+            "profile_settled" (all searches ended). "inference" stands for all of these. By name alone:
+            "ratio_low_untruncated" and so for each exact end; "ratio_profile_low" and so for the ICC; "within_se",
+            "between_se", "log_within_se", "log_between_se" by the observed information (the expected one for the
+            analysis of variance), and Wald's intervals "between_wald_low" and so for each variance, its root, the ratio
+            and the ICC; "icc_single", "icc_average", "icc_measurements" (ICC(1,1), ICC(1,k), k) with "icc_single_low"
+            and so on; "aic", "bic", "conditional_aic", "r2_marginal", "r2_conditional"; and "lr_statistic" with
+            "lr_p_asymptotic", the likelihood ratio against between = 0 with its asymptotic mixture.
         chunk: columns of a matrix in memory at a time; by default as many as make 16 MB, or 128 MB if they have very
-            many rows; 512 MB for a GPU. A long table is in memory as it is, and an iterable is taken 2048 datasets at
-            a time.
+            many rows; 512 MB for a GPU. A long table is in memory as it is, and taken four million rows at a time if its
+            datasets come one after the other; an iterable is taken 2048 datasets at a time.
         mesh: one-dimensional mesh of devices to share the datasets out to; by default all local ones.
         progress: whether to show a bar on the error stream; by default only on a terminal.
         precision: "double", or "single" for devices that are slow in double: values are centred and scaled in double,
@@ -130,7 +137,8 @@ def _named(quantities: Sequence[str], method: str, df: str) -> tuple[str, ...]:
     if not isinstance(quantities, Iterable):
         raise TypeError(f"quantities must be names of fields, got {quantities!r}.")
     columns = available(method, df)
-    names = [one for name in quantities for one in (columns if name == EVERY else (name,))]
+    summary = [name for name in columns if name in SUMMARY]
+    names = [one for name in quantities for one in (summary if name == EVERY else (name,))]
     unknown = [name for name in names if name not in (*QUANTITIES, *COLUMNS)]
     if unknown:
         raise ValueError(

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxre.frame import Frame
 from jaxre.moments import Strata
-from jaxre.passes import NARROWEST, centred, count_true, slices, tiles
+from jaxre.passes import NARROWEST, Missing, centred, count_true, slices, tiles
 from jaxre.shared import rotated_covariates
 from jaxre.status import Status
 
@@ -71,10 +71,10 @@ def masked_design(codes: np.ndarray, covariates: np.ndarray) -> MaskedDesign:
     )
 
 
-def masked_strata(design: MaskedDesign, y: np.ndarray) -> tuple[Strata, np.ndarray]:
-    """Moments of y (n, datasets), NaN where a value is missing, a stratum for each group; the last axis is the dataset.
+def masked_strata(design: MaskedDesign, y: np.ndarray) -> tuple[Strata, np.ndarray, Missing]:
+    """Moments of y (n, datasets), NaN where a value is missing; the last axis is the dataset.
 
-    And which datasets they suit: the others have the status INVALID.
+    And which datasets they suit, of which the others have the status INVALID; and how much each lacks.
     """
     (groups, q), asked = design.means.shape, y.shape[1]
     if asked % NARROWEST:  # a matrix product may round the last few columns otherwise
@@ -101,9 +101,11 @@ def masked_strata(design: MaskedDesign, y: np.ndarray) -> tuple[Strata, np.ndarr
         for part, room in tiles(len(y), count, 3):
             suits[part] = _tile(design, y[:, part], part, made, room)
     made.status[suits] = Status.INTERIOR
+    present, taken = made.rows[:asked].astype(int), made.counts[:, :asked].sum(axis=0).astype(int)
+    missing = Missing(values=len(y) - present, groups=groups - taken)
     if 2 * design.sizes.max() <= groups:  # else the products of so many sizes take as long as those of the groups
         made = _by_size(made, int(design.sizes.max()))
-    return jax.tree.map(lambda leaf: leaf[..., :asked], made), suits[:asked]
+    return jax.tree.map(lambda leaf: leaf[..., :asked], made), suits[:asked], missing
 
 
 def _tile(design: MaskedDesign, y: np.ndarray, part: slice, made: Strata, room: np.ndarray) -> np.ndarray:

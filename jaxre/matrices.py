@@ -20,7 +20,7 @@ from jaxre.forms import fit_design, fit_missing, fit_shared, fit_stacked, fit_st
 from jaxre.longform import Long, combined, effects_of_long
 from jaxre.masked import MaskedDesign, masked_design, masked_strata
 from jaxre.observations import encode
-from jaxre.passes import missing_of
+from jaxre.passes import Missing, missing_of
 from jaxre.progress import Progress
 from jaxre.settings import own_settings
 from jaxre.shared import MOST_GROUPS, SharedDesign, design_status, shared_design
@@ -71,13 +71,13 @@ def fit_matrix(
         part = slice(start, min(start + size, count))
         if stays:
             there = _block_there(values, part, rows)
-            out[:, part], missing, lost = matrix.fit(there, None)
+            out[:, part], missing = matrix.fit(there, None)
         else:
             block = _block(values, part, rows)
-            out[:, part], missing, lost = matrix.fit(block, _complete(block))
-        used.rows[part] -= missing
-        used.dropped[part] += missing
-        used.groups[part] -= lost
+            out[:, part], missing = matrix.fit(block, _complete(block))
+        used.rows[part] -= missing.values
+        used.dropped[part] += missing.values
+        used.groups[part] -= missing.groups
         bar.advance(part.stop - part.start)
     bar.close()
     return unpacked(out, *rest)
@@ -96,31 +96,29 @@ class _Matrix:
     there: SharedDesign | None
     """the same on the device."""
 
-    def fit(self, block: Any, complete: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Packed numbers of a chunk (n, datasets), how many values each dataset lacks, and how many whole groups.
+    def fit(self, block: Any, complete: np.ndarray | None) -> tuple[np.ndarray, Missing]:
+        """Packed numbers of a chunk (n, datasets), and how much each dataset lacks.
 
         `complete` says which are known to be complete, None that most are. All datasets keep their places in both
         calls, or their company would change their bits; only where the incomplete ones go one by one, they go alone.
         """
         every = np.arange(block.shape[1])
-        missing, lost = np.zeros((2, len(every)), int)
         if self.design is None or (complete is not None and not complete.any()):
-            missing[:], lost[:] = missing_of(self.sizes, block)
-            return self.incomplete(block), missing, lost
+            return self.incomplete(block)
+        missing = Missing(*np.zeros((2, len(every)), int))
         numbers = self.complete(block, complete)
         odd = _doubtful(numbers[0], block)
         if not len(odd):
-            return numbers, missing, lost
+            return numbers, missing
         if 2 * len(odd) > len(every) and self.together:
             good = np.delete(every, odd)
             kept, odd = numbers[:, good], every
         else:
             good, kept = odd[:0], numbers[:, :0]
         some = _fetched(block, odd if len(odd) < len(every) else slice(None))
-        missing[odd], lost[odd] = missing_of(self.sizes, some)
-        numbers[:, odd] = self.incomplete(some)
+        numbers[:, odd], (missing.values[odd], missing.groups[odd]) = self.incomplete(some)
         numbers[:, good] = kept
-        return numbers, missing, lost
+        return numbers, missing
 
     def complete(self, block: Any, wanted: np.ndarray | None) -> np.ndarray:
         """Packed numbers of complete columns; the others, of which blocks may be left out, are INVALID."""
@@ -133,31 +131,26 @@ class _Matrix:
     @property
     def together(self) -> bool:
         """Whether incomplete columns are fitted many at a time."""
-        return self.x is None and not self.plan.effects and self.largest <= MOST_CLASSES
+        return self.x is None and not self.plan.effects and self.sizes.max() <= MOST_CLASSES
 
     @property
     def sizes(self) -> np.ndarray:
         """(groups,) rows of each."""
         return np.bincount(self.codes)
 
-    @property
-    def largest(self) -> int:
-        """The size of the largest group."""
-        return int(self.sizes.max())
-
-    def incomplete(self, block: np.ndarray) -> np.ndarray:
-        """Packed numbers of columns of which each has its own rows missing."""
+    def incomplete(self, block: np.ndarray) -> tuple[np.ndarray, Missing]:
+        """Packed numbers of columns of which each has its own rows missing, and how much each lacks."""
         if self.plan.effects:
             return self.incomplete_with_effects(block)
         if self.together:
-            return fit_missing(self.plan, self.codes, self.groups, self.largest, block)
+            return fit_missing(self.plan, self.codes, self.sizes, block)
         if self.x is None:
-            return self.one_by_one(block)
-        data, suits = masked_strata(self.masked, block)
+            return self.one_by_one(block), missing_of(self.sizes, block)
+        data, suits, missing = masked_strata(self.masked, block)
         numbers = fit_stacked(self.plan, data)
         if not suits.all():
             numbers[:, ~suits] = self.one_by_one(block[:, ~suits])
-        return numbers
+        return numbers, missing
 
     @functools.cached_property
     def masked(self) -> MaskedDesign:
@@ -178,13 +171,14 @@ class _Matrix:
         """p."""
         return 1 if self.x is None else 1 + self.x.shape[1]
 
-    def incomplete_with_effects(self, block: np.ndarray) -> np.ndarray:
+    def incomplete_with_effects(self, block: np.ndarray) -> tuple[np.ndarray, Missing]:
         """The same, and the effects of the groups; NaN for a group that is missing as a whole."""
         plan, effects, count = self.plan, ("blup", "blup_se"), block.shape[1]
         needed = ("between", "within", "ratio")
         asked = tuple(name for name in plan.quantities if name not in effects)
         bare = dataclasses.replace(plan, quantities=tuple(dict.fromkeys((*asked, *needed))))
-        packed = iter(dataclasses.replace(self, plan=bare).incomplete(block))
+        found, missing = dataclasses.replace(self, plan=bare).incomplete(block)
+        packed = iter(found)
         shapes = widths(bare.quantities, self.coefficients, self.groups)
         rows = {name: [next(packed) for _ in range(math.prod(shape))] for name, shape in shapes}
         tables = {name: np.full((self.groups, count), np.nan) for name in effects}
@@ -192,15 +186,15 @@ class _Matrix:
             dataset, row = np.nonzero(~np.isnan(block.T))
             pair = combined(dataset, self.codes[row], self.groups)
             long = Long(block[row, dataset], dataset, pair, None, count)
-            found = effects_of_long(long, rows["status"][0], *(rows[name][0] for name in needed))
+            predicted = effects_of_long(long, rows["status"][0], *(rows[name][0] for name in needed))
             for name, table in tables.items():
-                table[self.codes[row], dataset] = found[name][pair]
+                table[self.codes[row], dataset] = predicted[name][pair]
         else:
             for i in np.flatnonzero(rows["status"][0] < Status.UNBOUNDED):
                 single = fit(block[:, i], self.codes, self.x, method=plan.method)
                 tables["blup"][single.groups, i], tables["blup_se"][single.groups, i] = single.blup, single.blup_se
         rows |= {name: list(table) for name, table in tables.items()}
-        return np.array([row for name in plan.quantities for row in rows[name]])
+        return np.array([row for name in plan.quantities for row in rows[name]]), missing
 
 
 def _matrix(values: Any) -> tuple[Any, np.ndarray | None]:

@@ -89,14 +89,18 @@ def compared_with_null(statistic: Array, null: Array) -> LikelihoodRatioTest:
     nan = jnp.where(unknown, jnp.nan, 0.0).astype(null.dtype)
     share = lambda mask: jnp.where(mask.all(), 1.0, mask.mean(dtype=null.dtype)) + nan  # n (1 / n) may not be 1
     p_value = share(null >= statistic)
-    tail = jnp.where(statistic > 0, erfc(jnp.sqrt(statistic / 2)) / 2, 1.0)
     return LikelihoodRatioTest(
         statistic=statistic + nan,
         p_value=p_value,
         mc_error=jnp.sqrt(p_value * (1 - p_value) / null.shape[-1]),
-        p_asymptotic=tail + nan,
+        p_asymptotic=mixture_tail(statistic) + nan,
         probability_of_zero=share(null == 0),
     )
+
+
+def mixture_tail(statistic: Array) -> Array:
+    """Probability of as large a statistic by the asymptotic null: 0 and chi-square on 1 with one half each."""
+    return jnp.where(statistic > 0, erfc(jnp.sqrt(jnp.maximum(statistic, 0) / 2)) / 2, 1.0 + 0 * statistic)
 
 
 def likelihood_ratio_statistic(moments: GroupMoments | Strata, restricted: bool = True) -> Array:
@@ -106,12 +110,16 @@ def likelihood_ratio_statistic(moments: GroupMoments | Strata, restricted: bool 
 
 @partial(jax.jit, static_argnums=1)
 def _statistic(strata: Strata, restricted: bool) -> Array:
-    optimum, equations = likelihood_optimum(strata, restricted), normal_equations(strata)
-    zero = profile(equations, jnp.zeros_like(optimum.ratio), restricted)
-    at = profile(equations, optimum.ratio, restricted)
+    optimum = likelihood_optimum(strata, restricted)
     found = (strata.status == Status.INTERIOR) & (optimum.code < Status.NOT_CONVERGED)
-    gain = _gain(at.ratio, drop(at, zero, degrees(strata, restricted)))
-    return jnp.where(found, gain, jnp.nan)
+    return jnp.where(found, statistic_at(strata, optimum.ratio, restricted), jnp.nan)
+
+
+def statistic_at(strata: Strata, ratio: Array, restricted: bool) -> Array:
+    """The same at an optimum that is known."""
+    equations = normal_equations(strata)
+    zero, at = profile(equations, jnp.zeros_like(ratio), restricted), profile(equations, ratio, restricted)
+    return _gain(ratio, drop(at, zero, degrees(strata, restricted)))
 
 
 def _gain(ratio: Array, change: Array) -> Array:

@@ -7,6 +7,7 @@ the same but for the order of the additions.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -160,11 +161,17 @@ def _sums(groups: list[slice], y: np.ndarray, part: slice, made: GroupSums, bloc
     sums *= later
 
 
-def missing_of(sizes: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(datasets,) how many values of each column of y (n, datasets) are missing, and how many groups as a whole.
+class Missing(NamedTuple):
+    """How much each dataset lacks."""
 
-    Rows are in the order of their groups, of these sizes.
-    """
+    values: np.ndarray
+    """(datasets,) [1]."""
+    groups: np.ndarray
+    """(datasets,) [1], groups without a value."""
+
+
+def missing_of(sizes: np.ndarray, y: np.ndarray) -> Missing:
+    """What is missing of each column of y (n, datasets); rows in the order of their groups, of these sizes."""
     values, whole = np.zeros(y.shape[1], int), np.zeros(y.shape[1], int)
     for part, _ in tiles(len(y), y.shape[1], 0):
         missing = np.isnan(y[:, part])
@@ -172,7 +179,7 @@ def missing_of(sizes: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray
             of_group = count_true(missing[rows])
             values[part] += of_group
             whole[part] += of_group == rows.stop - rows.start
-    return values, whole
+    return Missing(values, whole)
 
 
 def count_true(mask: np.ndarray) -> np.ndarray:

@@ -20,8 +20,8 @@ from jaxre.observations import encode
 from jaxre.progress import Progress
 from jaxre.status import Status
 
-AT_A_TIME = 2048  # datasets of an iterable
-ROWS_AT_A_TIME = 1 << 20  # of a long table whose datasets come one after the other
+AT_A_TIME = 2048  # datasets of an iterable; as many as a CPU's widest block
+ROWS_AT_A_TIME = 1 << 22  # of a long table whose datasets come one after the other
 
 
 def fit_iterable(items: Any, plan: Plan, bar: Progress) -> FitMany:
@@ -137,10 +137,11 @@ def fit_long_table(
         y, dataset, group, x = y[keep], dataset[keep], group[keep], None if x is None else x[keep]
     bar, parts, classes = Progress(count, progress), [], 1
     for first, last, here in _stretches(dataset, count):
-        pair = combined(dataset[here] - first, group[here], by_group.size)
+        own = dataset[here] - first if first else dataset[here]
+        pair = combined(own, group[here], by_group.size)
         long = Long(
             values=y[here],
-            dataset=dataset[here] - first,
+            dataset=own,
             group=pair,
             covariates=None if x is None else x[here],
             count=last - first,
@@ -166,7 +167,8 @@ def _stretches(dataset: np.ndarray, count: int) -> Iterator[tuple[int, int, slic
     first = 0
     while first < count:
         start = int(ends[first - 1]) if first else 0
-        last = max(first + 1, int(np.searchsorted(ends, start + ROWS_AT_A_TIME, side="right")))
+        taken = max(1, int(np.searchsorted(ends, start + ROWS_AT_A_TIME, side="right")) - first)
+        last = first + (taken if first + taken == count or taken < AT_A_TIME else taken // AT_A_TIME * AT_A_TIME)
         yield first, last, slice(start, int(ends[last - 1]))
         first = last
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 ROOT = Path(__file__).parent.parent
 
@@ -30,24 +31,34 @@ np.savez(sys.argv[1], between=fits.between, within=fits.within, two=two.between,
 """
 )
 
-PROCESS = (
-    DATA
-    + """
+PROCESS = """
 import sys
-import jax, jaxre
+import jax, jaxre, numpy as np
+from jaxre import wide
+
+class Store:
+    \"\"\"A file of columns that notes which of them it is asked for.\"\"\"
+    def __init__(self, path):
+        self.columns, self.asked = np.load(path, mmap_mode="r"), []
+        self.shape = self.columns.shape
+    def __getitem__(self, key):
+        self.asked.append(key[1])
+        return self.columns[key]
+
 jax.config.update("jax_cpu_collectives_implementation", "gloo")
-place, port, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+place, port, source, out = int(sys.argv[1]), *sys.argv[2:]
 jax.distributed.initialize(f"localhost:{port}", num_processes=2, process_id=place)
 assert jax.process_count() == 2
+values, groups = Store(source), np.repeat(np.arange(6), 5)
 part = jaxre.share(values.shape[1])
 fits = jaxre.fit_many(values[:, part], groups)
-np.savez(out, between=fits.between, start=part.start, stop=part.stop)
+assert values.asked == [part], values.asked
+wide.write({"place": np.arange(part.start, part.stop)} | fits.to_dict(), out)
 from jax.experimental import multihost_utils
 counts = multihost_utils.process_allgather(np.array([len(fits)]))
 assert counts.sum() == values.shape[1], counts
 jax.distributed.shutdown()
 """
-)
 
 
 def environment(devices):
@@ -74,14 +85,18 @@ def test_four_devices_answer_as_one(tmp_path):
     np.testing.assert_array_equal(found["status"], one.status)
 
 
-def test_two_processes_fit_their_shares(tmp_path):
+def test_two_processes_read_and_write_their_shares(tmp_path):
+    """Each reads its own columns of a file, and no others, and writes a table of its own."""
+    names: dict = {}
+    exec(DATA, names)
+    np.save(tmp_path / "values.npy", names["values"])
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
-    outs = [tmp_path / f"{place}.npz" for place in range(2)]
+    outs = [tmp_path / f"{place}.parquet" for place in range(2)]
     runs = [
         subprocess.Popen(
-            [sys.executable, "-c", PROCESS, str(place), str(port), str(out)],
+            [sys.executable, "-c", PROCESS, str(place), str(port), str(tmp_path / "values.npy"), str(out)],
             env=environment(1),
             stderr=subprocess.PIPE,
             text=True,
@@ -91,7 +106,8 @@ def test_two_processes_fit_their_shares(tmp_path):
     for run in runs:
         _, errors = run.communicate(timeout=600)
         assert run.returncode == 0, errors
-    parts = [np.load(out) for out in outs]
-    assert [(int(part["start"]), int(part["stop"])) for part in parts] == [(0, 300), (300, 600)]
-    between = np.concatenate([part["between"] for part in parts])
-    np.testing.assert_allclose(between, expected().between, rtol=1e-13, atol=1e-13)
+    parts = [pd.read_parquet(out) for out in outs]
+    assert [part["place"].tolist() for part in parts] == [[*range(300)], [*range(300, 600)]]
+    table, one = pd.concat(parts), expected()
+    np.testing.assert_allclose(table["between"], one.between, rtol=1e-13, atol=1e-13)
+    np.testing.assert_array_equal(table["dropped"], one.dropped)

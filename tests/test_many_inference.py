@@ -5,7 +5,18 @@ import numpy as np
 import pytest
 
 import jaxre
-from jaxre.columns_of_inference import ADJUSTED, PARAMETERS, PROFILE, TESTS
+from jaxre.columns_of_inference import (
+    ADJUSTED,
+    CRITERIA,
+    FURTHER,
+    ICC_MEASURES,
+    OF_LIKELIHOOD,
+    PARAMETERS,
+    PROFILE,
+    RATIOS,
+    TESTS,
+    UNTRUNCATED,
+)
 
 SIZES = [5, 2, 7, 5, 7, 9]
 SEVERAL = [1, 1, 1, 1, 13, 13]
@@ -102,6 +113,48 @@ def test_only_what_is_asked_for():
     assert fits.beta is None
     check(fits, 3, jaxre.fit(values[:, 3], groups, method="anova"))
     assert jaxre.fit_many(values, groups).inference is None
+
+
+def further_of(fit, level):
+    """The columns that come by name alone, of one fit, from its methods."""
+    exact, measures, about = fit.exact_interval(level), fit.icc_measures(level), fit.criteria()
+    errors = fit.information("expected" if fit.method == "anova" else "observed")
+    found = {name: getattr(exact, name) for name in UNTRUNCATED}
+    found |= {name: getattr(measures, name.removeprefix("icc_")) for name in ICC_MEASURES}
+    found |= {name: getattr(about, name) for name in CRITERIA}
+    found |= dict(zip(("within_se", "between_se"), errors.standard_error, strict=True))
+    found |= dict(zip(("log_within_se", "log_between_se"), errors.log_standard_error, strict=True))
+    for name in (*PARAMETERS, *RATIOS):
+        interval = fit.wald_interval(name, level)
+        found |= {f"{name}_wald_low": interval.low, f"{name}_wald_high": interval.high}
+    if fit.method != "anova":
+        test = fit.likelihood_ratio_test(draws=10)
+        found |= {"lr_statistic": test.statistic, "lr_p_asymptotic": test.p_asymptotic}
+        for name in RATIOS:
+            interval = fit.profile_interval(name, level)
+            found |= {f"{name}_profile_low": interval.low, f"{name}_profile_high": interval.high}
+    return found
+
+
+@pytest.mark.parametrize(("method", "p"), [("reml", 1), ("ml", 2), ("anova", 1)])
+def test_columns_that_come_by_name_alone(method, p):
+    """Complete and incomplete outcomes, one at between = 0, one without an estimate, which has none of them."""
+    values, groups, x = outcomes(SIZES), designs.labels(SIZES), designs.simulate(0, SIZES, p=2)[2]
+    values[3, 2] = np.nan
+    values[:, 3] -= jaxre.fit(values[:, 3], groups).blup[groups] * 2
+    x = x if p == 2 else None
+    columns = [name for name in FURTHER if method != "anova" or name not in OF_LIKELIHOOD]
+    fits = jaxre.fit_many(values, groups, x, method=method, quantities=("between", *columns), level=0.8)
+    assert set(fits.inference) == set(columns)
+    assert all(np.isnan(table[-1]) for table in fits.inference.values())
+    for i in range(6):
+        expected = further_of(jaxre.fit(values[:, i], groups, x, method=method), 0.8)
+        for name in columns:
+            scale = max(1.0, abs(expected[name])) if np.isfinite(expected[name]) else 1.0
+            np.testing.assert_allclose(
+                fits.inference[name][i], expected[name], rtol=1e-8, atol=1e-10 * scale, err_msg=f"{name} of {i}"
+            )
+    assert (fits.between[:6] == 0).any()
 
 
 def test_misuse():

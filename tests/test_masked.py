@@ -90,7 +90,7 @@ def test_what_the_missing_rows_take_away():
     y[:, 5] = np.nan
     y[3:, 6] = np.nan
     y[0, 7] = np.nan
-    data, suits = masked_strata(masked_design(groups, x), y)
+    data, suits, _ = masked_strata(masked_design(groups, x), y)
     assert suits.tolist() == [False] * 7 + [True]
     assert data.status.tolist() == [Status.INVALID] * 7 + [Status.INTERIOR]
     fits = jaxre.fit_many(y, groups, x)
@@ -103,9 +103,9 @@ def test_company_changes_no_bit():
     """Whatever the others are, how many they are, and in which place of them."""
     groups, x, y = made(SIZES["unequal"], 4, count=200, most=0.2)
     design = masked_design(groups, x)
-    whole, _ = masked_strata(design, y)
+    whole, _, _ = masked_strata(design, y)
     for part in (slice(0, 1), slice(7, 77), slice(None, None, -1)):
-        some, _ = masked_strata(design, y[:, part])
+        some, _, _ = masked_strata(design, y[:, part])
         for ours, theirs in zip(jax.tree.leaves(some), jax.tree.leaves(whole), strict=True):
             np.testing.assert_array_equal(ours, theirs[..., part])
 
@@ -113,9 +113,9 @@ def test_company_changes_no_bit():
 def test_in_tiles_as_at_once(monkeypatch):
     groups, x, y = made(SIZES["unequal"], 4, count=300)
     design = masked_design(groups, x)
-    whole, suits = masked_strata(design, y)
+    whole, suits, _ = masked_strata(design, y)
     monkeypatch.setattr("jaxre.passes.TILE", 1)
-    parts, others = masked_strata(design, y)
+    parts, others, _ = masked_strata(design, y)
     np.testing.assert_array_equal(suits, others)
     for ours, theirs in zip(jax.tree.leaves(parts), jax.tree.leaves(whole), strict=True):
         np.testing.assert_array_equal(ours[..., suits], theirs[..., suits])
