@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -37,6 +37,10 @@ QUANTITIES = (
     *("status", "between", "within", "between_untruncated", "ratio", "icc", "beta", "beta_se", "beta_cov"),
     *("log_likelihood", "certified", "optima", "optima_ratio", "gap", "steps", "blup", "blup_se"),
 )
+
+
+EFFECTS = ("blup", "blup_se")
+VARIANCES = ("between", "within", "ratio")  # that effects are computed from
 
 
 def widths(quantities: Sequence[str], p: int, groups: int) -> list[tuple[str, tuple[int, ...]]]:
@@ -72,7 +76,33 @@ class Plan:
     @property
     def effects(self) -> bool:
         """Whether the effects of the groups are wanted."""
-        return bool({"blup", "blup_se"} & set(self.quantities))
+        return bool(set(EFFECTS) & set(self.quantities))
+
+    def only(self, quantities: Sequence[str]) -> Plan:
+        """The same of other quantities, each named once."""
+        return dataclasses.replace(self, quantities=tuple(dict.fromkeys(quantities)))
+
+    @property
+    def without_effects(self) -> Plan:
+        """The same, but for the effects of the groups."""
+        return self.only([name for name in self.quantities if name not in EFFECTS])
+
+    @property
+    def with_variances(self) -> Plan:
+        """The same without the effects, but with what they are computed from."""
+        return self.only([*self.without_effects.quantities, *VARIANCES])
+
+    def rows(self, packed: np.ndarray, p: int, groups: int) -> dict[str, np.ndarray]:
+        """(numbers of each, datasets) of each quantity, from all of them."""
+        found, place = {}, 0
+        for name, shape in widths(self.quantities, p, groups):
+            found[name] = packed[place : place + math.prod(shape)]
+            place += math.prod(shape)
+        return found
+
+    def packed(self, rows: Mapping[str, np.ndarray]) -> np.ndarray:
+        """All of them again, of a table that may have more."""
+        return np.concatenate([rows[name] for name in self.quantities])
 
     @property
     def inference(self) -> bool:

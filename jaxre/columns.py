@@ -34,7 +34,7 @@ def covariates_of(given: Any, complete: np.ndarray, name: str = "covariates") ->
     if frame is None:
         table = numbers(given, name)
         return Covariates(table, tuple(f"x{i + 1}" for i in range(table.shape[-1] if table.ndim else 0)))
-    parts = {column: _text(frame[column]) or _numeric(frame[column], name) for column in frame.columns}
+    parts = {column: _text(frame[column]) or numeric(frame[column], name) for column in frame.columns}
     if len(complete) != len(frame):
         complete = np.ones(len(frame), bool)  # an error that the caller words better
     for part in parts.values():
@@ -74,7 +74,7 @@ def covariates_again(given: Any, known: Covariates, name: str = "covariates") ->
                 f"{name} must have the columns {', '.join(needed)}, got {', '.join(frame.columns)}: "
                 f"{', '.join(absent)} missing."
             )
-        columns = {column: _numeric(frame[column], name)[:, None] for column in needed if column not in known.levels}
+        columns = {column: numeric(frame[column], name)[:, None] for column in needed if column not in known.levels}
         for column, levels in known.levels.items():
             coded = _coded(frame[column].to_list(), column, levels, name)
             columns |= {f"{column}{level}": coded[:, i : i + 1] for i, level in enumerate(levels[1:])}
@@ -163,7 +163,7 @@ def _text(series: Any) -> Text | None:
     return Text(values, [str(level) for level in series.cat.get_categories().to_list()] if categorical else None)
 
 
-def _numeric(series: Any, name: str) -> np.ndarray:
+def numeric(series: Any, name: str) -> np.ndarray:
     import narwhals.stable.v2 as narwhals
 
     name = f"column {series.name!r} of {name}"

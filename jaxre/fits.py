@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 import numpy as np
@@ -114,10 +113,10 @@ def unpacked(
     out: np.ndarray, plan: Plan, used: Counts, coefficients: tuple[str, ...], groups: Any, labels: Any
 ) -> FitMany:
     """Named arrays with the datasets first from packed numbers."""
-    place, fields = 0, dict[str, Any]()
-    for name, shape in widths(plan.quantities, len(coefficients), 0 if groups is None else len(groups)):
-        part = out[place : place + math.prod(shape)]
-        place += math.prod(shape)
+    shape_of = len(coefficients), 0 if groups is None else len(groups)
+    rows, fields = plan.rows(out, *shape_of), dict[str, Any]()
+    for name, shape in widths(plan.quantities, *shape_of):
+        part = rows[name]
         fields[name] = part[0].copy() if shape == () else np.moveaxis(part.reshape(*shape, -1), -1, 0).copy()
     for name, kind in KINDS.items():
         if name in fields:

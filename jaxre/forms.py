@@ -115,8 +115,7 @@ def fit_classes(plan: Plan, data: Classes) -> np.ndarray:
 
 
 def _prepare_strata(kind: Array, data: Strata) -> Strata:
-    frame = dataclasses.replace(cast(data.frame, kind.dtype))
-    return dataclasses.replace(cast(data, kind.dtype), frame=frame)
+    return cast(data, kind.dtype)
 
 
 def _one_of_strata(_: Any, data: Strata, plan: Plan, whole: bool) -> tuple[Estimate, Array, dict[str, Array]]:

@@ -5,13 +5,16 @@ Everything is a count by a combined code of dataset and group: no loop over data
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+from collections.abc import Iterator
 
 import numpy as np
 
 from jaxre.classes import Classes, status_of
 from jaxre.effects import predict
+from jaxre.fitting import fit
 from jaxre.frame import power_of_two_below
 from jaxre.status import Status
 
@@ -137,11 +140,30 @@ def classes_of_long(data: Long, classes: int) -> Classes:
         )
 
 
+def each_of_long(data: Long) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+    """Values, groups and covariates of each dataset."""
+    order = np.argsort(data.dataset, kind="stable")
+    ends = np.cumsum(data.rows)
+    for start, end in zip(ends - data.rows, ends, strict=True):
+        here = order[start:end]
+        yield data.values[here], data.group[here], None if data.covariates is None else data.covariates[here]
+
+
 def effects_of_long(
-    data: Long, status: np.ndarray, between: np.ndarray, within: np.ndarray, ratio: np.ndarray
+    data: Long, method: str, status: np.ndarray, between: np.ndarray, within: np.ndarray, ratio: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Predicted effects (groups,) of all groups, and their standard errors, at the variances (datasets,) of their
-    datasets; NaN where there are none. No covariates."""
+    """Predicted effects (groups,) of all groups, and their standard errors; NaN where there are none.
+
+    At the variances (datasets,) of their datasets; with covariates by fits of one dataset after the other.
+    """
+    if data.covariates is not None:
+        effects, errors = np.full((2, data.groups), np.nan)
+        for failed, dataset in zip(status >= Status.UNBOUNDED, each_of_long(data), strict=True):
+            with contextlib.suppress(ValueError):  # what no batch sees, such as effects beyond the range of doubles
+                single = None if failed else fit(*dataset, method=method)
+                if single is not None:
+                    effects[single.groups], errors[single.groups] = single.blup, single.blup_se
+        return {"blup": effects, "blup_se": errors}
     of, there = groups_of_long(data), data.dataset_of
     with np.errstate(all="ignore"):
         weights = data.sizes / (1 + ratio[there] * data.sizes)

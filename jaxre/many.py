@@ -66,8 +66,8 @@ def fit_many(
             and so on; "aic", "bic", "conditional_aic", "r2_marginal", "r2_conditional"; and "lr_statistic" with
             "lr_p_asymptotic", the likelihood ratio against between = 0 with its asymptotic mixture.
         chunk: columns of a matrix in memory at a time; by default as many as make 16 MB, or 128 MB if they have very
-            many rows; 512 MB for a GPU. A long table is in memory as it is, and taken four million rows at a time if its
-            datasets come one after the other; an iterable is taken 2048 datasets at a time.
+            many rows; 512 MB for a GPU. A long table is in memory as it is, and taken four million rows at a time if
+            its datasets come one after the other; an iterable is taken 2048 datasets at a time.
         mesh: one-dimensional mesh of devices to share the datasets out to; by default all local ones.
         progress: whether to show a bar on the error stream; by default only on a terminal.
         precision: "double", or "single" for devices that are slow in double: values are centred and scaled in double,

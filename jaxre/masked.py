@@ -12,7 +12,7 @@ import dataclasses
 import jax
 import numpy as np
 
-from jaxre.frame import Frame
+from jaxre.frame import Frame, rounding_floor
 from jaxre.moments import Strata
 from jaxre.passes import NARROWEST, Missing, centred, count_true, slices, tiles
 from jaxre.shared import rotated_covariates
@@ -20,6 +20,7 @@ from jaxre.status import Status
 
 LEAST_PIVOT = 1e-4  # of the cross products, of a diagonal that is 1 for all rows; half of the digits are then lost
 MOST_NOISE = 1e4  # roundings of a row, from which on an outcome varies within groups beyond doubt
+MOST_COVARIATES = 30  # whose cross products are formed row by row
 MOST_EXCESS = 10.0  # times the least variation within groups, that a first fit may leave
 
 
@@ -45,6 +46,8 @@ class MaskedDesign:
     """(p, p) coefficients on the covariates from those on the rotated ones."""
     log_volume: float
     """[nat], log |det to_x|."""
+    rounding: np.ndarray
+    """(q,) [x], what the last digit of each covariate is worth."""
 
 
 def masked_design(codes: np.ndarray, covariates: np.ndarray) -> MaskedDesign:
@@ -68,6 +71,7 @@ def masked_design(codes: np.ndarray, covariates: np.ndarray) -> MaskedDesign:
         total=np.where(varies, total, 0),
         to_x=to_x,
         log_volume=float(np.linalg.slogdet(to_x)[1]),
+        rounding=np.finfo(float).eps * abs(covariates).max(axis=0),
     )
 
 
@@ -173,7 +177,9 @@ def _tile(design: MaskedDesign, y: np.ndarray, part: slice, made: Strata, room: 
     frame.transform[..., part] = design.to_x[:, :, None] * unit
     frame.origin[:, part] = np.einsum("ab,bd->ad", design.to_x, np.concatenate([centre[None], slopes])) * unit
     frame.origin[0, part] += low
-    noise = rows * (MOST_NOISE * np.finfo(float).eps * (1 + np.maximum(abs(low), abs(high)) * scale)) ** 2
+    rounding = np.finfo(float).eps * (1 + np.maximum(abs(low), abs(high)) * scale)
+    rounding += design.rounding @ abs(design.to_x[1:, 1:] @ slopes)
+    noise = rounding_floor(rows, MOST_NOISE * rounding, True)
     return suits & (freedom > 0) & (present + design.varies.sum() > q + 1) & (residual > noise) & np.isfinite(residual)
 
 
@@ -222,10 +228,8 @@ def _first_fit(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Slopes (q, datasets) by generalised least squares at a ratio, and the pivots of their equations."""
     weights = sizes / (1 + ratio * sizes)
-    weights /= weights.sum(axis=0)
     every = np.concatenate([x_means, y_means[:, None]], axis=1)
-    every = every - np.einsum("gd,gqd->qd", weights, every)
-    weights = sizes / (1 + ratio * sizes)
+    every = every - np.einsum("gd,gqd->qd", weights / weights.sum(axis=0), every)
     normal = within_x.copy()
     for place, (i, j) in enumerate(zip(*design.pairs, strict=True)):
         normal[place] += np.einsum("gd,gd,gd->d", weights, every[:, i], every[:, j])

@@ -11,14 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxre.batches import Blocks, Plan, blocks_of, widths
+from jaxre.batches import EFFECTS, VARIANCES, Blocks, Plan, blocks_of
 from jaxre.classes import MOST_CLASSES
-from jaxre.columns import beyond_doubles, coefficients_of, frame_of, numbers, refuse_too_many
+from jaxre.columns import beyond_doubles, coefficients_of, frame_of, numeric, refuse_too_many
 from jaxre.fits import Counts, FitMany, unpacked
-from jaxre.fitting import fit
 from jaxre.forms import fit_design, fit_missing, fit_shared, fit_stacked, fit_strata, placed
 from jaxre.longform import Long, combined, effects_of_long
-from jaxre.masked import MaskedDesign, masked_design, masked_strata
+from jaxre.masked import MOST_COVARIATES, MaskedDesign, masked_design, masked_strata
 from jaxre.observations import encode
 from jaxre.passes import Missing, missing_of
 from jaxre.progress import Progress
@@ -59,11 +58,10 @@ def fit_matrix(
     out = np.empty((plan.numbers(len(names), len(present)), count))
     used = Counts(np.full(count, len(rows)), np.full(count, n - len(rows)), np.full(count, len(present)))
     verdict = design_status(codes, x)
-    rest = plan, used, names, labels.labels[present], outcomes
-    if verdict.failed:
-        return unpacked(_without_estimates(plan, out, verdict, len(names), len(present)), *rest)
-    design = shared_design(codes, x, plan.method == "reml") if len(present) <= MOST_GROUPS else None
-    matrix = _Matrix(plan, codes, len(present), x, design, None if design is None else placed(design))
+    design = None
+    if not verdict.failed and len(present) <= MOST_GROUPS:
+        design = shared_design(codes, x, plan.method == "reml")
+    matrix = _Matrix(plan, codes, len(present), x, verdict, design, None if design is None else placed(design))
     stays = isinstance(values, jax.Array) and jnp.issubdtype(values.dtype, jnp.floating)
     stays = stays and plan.platform != "cpu" and plan.mesh is None and design is not None
     size, bar = _chunk(chunk, n, plan, blocks_of(plan, values if stays else None)), Progress(count, progress)
@@ -80,7 +78,7 @@ def fit_matrix(
         used.groups[part] -= missing.groups
         bar.advance(part.stop - part.start)
     bar.close()
-    return unpacked(out, *rest)
+    return unpacked(out, plan, used, names, labels.labels[present], outcomes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,8 +89,10 @@ class _Matrix:
     codes: np.ndarray
     groups: int
     x: np.ndarray | None
+    verdict: Status
+    """the reason, if there is one, why no outcome over the design has an estimate."""
     design: SharedDesign | None
-    """None where there are too many groups for it."""
+    """None where there are too many groups for it, or no estimates."""
     there: SharedDesign | None
     """the same on the device."""
 
@@ -103,6 +103,8 @@ class _Matrix:
         calls, or their company would change their bits; only where the incomplete ones go one by one, they go alone.
         """
         every = np.arange(block.shape[1])
+        if self.verdict.failed:
+            return self.without_estimates(block), missing_of(self.sizes, block)
         if self.design is None or (complete is not None and not complete.any()):
             return self.incomplete(block)
         missing = Missing(*np.zeros((2, len(every)), int))
@@ -122,18 +124,39 @@ class _Matrix:
 
     def complete(self, block: Any, wanted: np.ndarray | None) -> np.ndarray:
         """Packed numbers of complete columns; the others, of which blocks may be left out, are INVALID."""
-        if self.plan.inference:
-            return fit_design(self.plan, self.codes, self.x, block, wanted)
         assert self.design is not None
         assert self.there is not None
-        return fit_shared(self.plan, self.design, self.there, block, wanted)
+        if not self.plan.inference:
+            return fit_shared(self.plan, self.design, self.there, block, wanted)
+        if not self.plan.effects:
+            return fit_design(self.plan, self.codes, self.x, block, wanted)
+        effects, rest = self.plan.only(("status", *EFFECTS)), self.plan.without_effects
+        rows = effects.rows(fit_shared(effects, self.design, self.there, block, wanted), *self.shape)
+        rows |= rest.rows(fit_design(rest, self.codes, self.x, block, wanted), *self.shape)
+        return self.plan.packed(rows)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """p, and how many groups."""
+        return self.coefficients, self.groups
+
+    def without_estimates(self, block: Any) -> np.ndarray:
+        """Packed numbers where the design gives no outcome an estimate, each with the reason that says most."""
+        values = _fetched(block, slice(None))
+        low, high = np.fmin.reduce(values, axis=0), np.fmax.reduce(values, axis=0)
+        status = np.where(low == high, np.maximum(self.verdict, Status.CONSTANT_OUTCOME), self.verdict)
+        status = np.where(np.isfinite(low) & np.isfinite(high), status, Status.INVALID)
+        rows = self.plan.rows(np.full((self.plan.numbers(*self.shape), len(status)), np.nan), *self.shape)
+        zeros = np.zeros((1, len(status)))
+        rows |= {name: zeros for name in ("certified", "optima", "steps") if name in rows}
+        return self.plan.packed(rows | {"status": status[None]})
 
     @property
     def together(self) -> bool:
         """Whether incomplete columns are fitted many at a time."""
         return self.x is None and not self.plan.effects and self.sizes.max() <= MOST_CLASSES
 
-    @property
+    @functools.cached_property
     def sizes(self) -> np.ndarray:
         """(groups,) rows of each."""
         return np.bincount(self.codes)
@@ -144,7 +167,7 @@ class _Matrix:
             return self.incomplete_with_effects(block)
         if self.together:
             return fit_missing(self.plan, self.codes, self.sizes, block)
-        if self.x is None:
+        if self.x is None or self.x.shape[1] > MOST_COVARIATES:
             return self.one_by_one(block), missing_of(self.sizes, block)
         data, suits, missing = masked_strata(self.masked, block)
         numbers = fit_stacked(self.plan, data)
@@ -173,49 +196,28 @@ class _Matrix:
 
     def incomplete_with_effects(self, block: np.ndarray) -> tuple[np.ndarray, Missing]:
         """The same, and the effects of the groups; NaN for a group that is missing as a whole."""
-        plan, effects, count = self.plan, ("blup", "blup_se"), block.shape[1]
-        needed = ("between", "within", "ratio")
-        asked = tuple(name for name in plan.quantities if name not in effects)
-        bare = dataclasses.replace(plan, quantities=tuple(dict.fromkeys((*asked, *needed))))
-        found, missing = dataclasses.replace(self, plan=bare).incomplete(block)
-        packed = iter(found)
-        shapes = widths(bare.quantities, self.coefficients, self.groups)
-        rows = {name: [next(packed) for _ in range(math.prod(shape))] for name, shape in shapes}
-        tables = {name: np.full((self.groups, count), np.nan) for name in effects}
-        if self.x is None:
-            dataset, row = np.nonzero(~np.isnan(block.T))
-            pair = combined(dataset, self.codes[row], self.groups)
-            long = Long(block[row, dataset], dataset, pair, None, count)
-            predicted = effects_of_long(long, rows["status"][0], *(rows[name][0] for name in needed))
-            for name, table in tables.items():
-                table[self.codes[row], dataset] = predicted[name][pair]
-        else:
-            for i in np.flatnonzero(rows["status"][0] < Status.UNBOUNDED):
-                single = fit(block[:, i], self.codes, self.x, method=plan.method)
-                tables["blup"][single.groups, i], tables["blup_se"][single.groups, i] = single.blup, single.blup_se
-        rows |= {name: list(table) for name, table in tables.items()}
-        return np.array([row for name in plan.quantities for row in rows[name]]), missing
+        plan = self.plan.with_variances
+        found, missing = dataclasses.replace(self, plan=plan).incomplete(block)
+        rows = plan.rows(found, *self.shape)
+        dataset, row = np.nonzero(~np.isnan(block.T))
+        pair = combined(dataset, self.codes[row], self.groups)
+        x = None if self.x is None else self.x[row]
+        long = Long(block[row, dataset], dataset, pair, x, block.shape[1])
+        predicted = effects_of_long(long, plan.method, *(rows[name][0] for name in ("status", *VARIANCES)))
+        for name, effects in predicted.items():
+            rows[name] = np.full((self.groups, block.shape[1]), np.nan)
+            rows[name][self.codes[row], dataset] = effects[pair]
+        return self.plan.packed(rows), missing
 
 
 def _matrix(values: Any) -> tuple[Any, np.ndarray | None]:
     """A matrix of outcomes, and their names where it is a data frame."""
     frame = frame_of(values)
     if frame is not None:
-        columns = [numbers(frame[name].to_numpy(), f"column {name!r} of values") for name in frame.columns]
+        columns = [numeric(frame[name], f"column {name!r} of values") for name in frame.columns]
         names = np.array([str(name) for name in frame.columns], object)
         return np.column_stack(columns) if columns else np.zeros((len(frame), 0)), names
     return (values if hasattr(values, "shape") else np.asarray(values)), None
-
-
-def _without_estimates(plan: Plan, out: np.ndarray, status: Status, p: int, groups: int) -> np.ndarray:
-    """Packed numbers where the design gives none of the outcomes an estimate."""
-    out[:] = np.nan
-    place = 0
-    for name, shape in widths(plan.quantities, p, groups):
-        if name in ("status", "certified", "optima", "steps"):
-            out[place] = status if name == "status" else 0
-        place += math.prod(shape)
-    return out
 
 
 def _chunk(chunk: int | None, n: int, plan: Plan, blocks: Blocks) -> int:

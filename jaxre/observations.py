@@ -38,7 +38,7 @@ class Labels:
             return self.slots
         position = np.zeros(self.size, self.slots.dtype)
         position[self.order] = np.arange(len(self.order))
-        return position[self.slots]
+        return np.where(self.slots < 0, -1, position[self.slots]) if self.missing else position[self.slots]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

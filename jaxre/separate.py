@@ -9,16 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from jaxre.batches import Plan
+from jaxre.batches import VARIANCES, Plan
 from jaxre.classes import MOST_CLASSES
 from jaxre.columns import coefficients_of, numbers
 from jaxre.fits import Counts, FitMany, unpacked
-from jaxre.fitting import fit
-from jaxre.forms import Dataset, fit_classes, fit_strata
-from jaxre.longform import Long, classes_of_long, combined, effects_of_long
+from jaxre.forms import fit_classes, fit_strata
+from jaxre.longform import Long, classes_of_long, combined, each_of_long, effects_of_long
 from jaxre.observations import encode
 from jaxre.progress import Progress
-from jaxre.status import Status
 
 AT_A_TIME = 2048  # datasets of an iterable; as many as a CPU's widest block
 ROWS_AT_A_TIME = 1 << 22  # of a long table whose datasets come one after the other
@@ -52,7 +50,7 @@ def fit_iterable(items: Any, plan: Plan, bar: Progress) -> FitMany:
             count=len(made),
         )
         labels = _joined([one.labels for one in made]) if plan.effects else None
-        classes = max(classes, long.largest)
+        classes = max(classes, *(one.largest for one in made))
         parts.append(_fit_long(plan, long, np.array([one.dropped for one in made]), names, labels, classes))
         bar.advance(len(batch))
     bar.close()
@@ -72,6 +70,8 @@ class _Dataset:
     labels: np.ndarray
     """(groups,) those with a row."""
     dropped: int
+    largest: int
+    """rows of the largest group, with those in which something is missing: values change no other dataset's way."""
 
 
 def _dataset(item: Any, place: int) -> _Dataset:
@@ -98,6 +98,7 @@ def _dataset(item: Any, place: int) -> _Dataset:
         x=None if x is None else x[keep],
         labels=labels.labels[present],
         dropped=len(y) - int(keep.sum()),
+        largest=int(np.bincount(labels.slots[labels.slots >= 0]).max(initial=1)),
     )
 
 
@@ -130,26 +131,29 @@ def fit_long_table(
         raise ValueError(f"datasets has no label in {len(y)} rows; pass the dataset of each row.")
     x, names = coefficients_of(covariates, len(y))
     dataset, group, count = by_dataset.codes, by_group.codes if plan.effects else by_group.slots, len(by_dataset.labels)
-    dropped = np.zeros(count, int)
-    keep = _complete(y, x, group, dataset)
-    if not keep.all():
-        dropped = np.bincount(dataset[~keep & (dataset >= 0)], minlength=count)
-        y, dataset, group, x = y[keep], dataset[keep], group[keep], None if x is None else x[keep]
+    dropped, named = np.zeros(count, int), dataset >= 0
+    if not named.all():
+        y, dataset, group, x = y[named], dataset[named], group[named], None if x is None else x[named]
+    keep = _complete(y, x, group)
+    whole = keep.all()
     bar, parts, classes = Progress(count, progress), [], 1
     for first, last, here in _stretches(dataset, count):
         own = dataset[here] - first if first else dataset[here]
-        pair = combined(own, group[here], by_group.size)
-        long = Long(
-            values=y[here],
-            dataset=own,
-            group=pair,
-            covariates=None if x is None else x[here],
-            count=last - first,
-        )
+        values, groups_here, rows = y[here], group[here], None if x is None else x[here]
+        if not whole:
+            some = keep[here]
+            dropped[first:last] = np.bincount(own[~some], minlength=last - first)
+            labelled = groups_here >= 0  # values change no other dataset's way
+            pair = combined(own[labelled], groups_here[labelled], by_group.size)
+            classes = max(classes, int(np.bincount(pair).max(initial=1)))
+            own, values, groups_here = own[some], values[some], groups_here[some]
+            rows = None if rows is None else rows[some]
+        pair = combined(own, groups_here, by_group.size)
+        long = Long(values=values, dataset=own, group=pair, covariates=rows, count=last - first)
         labels = None
         if plan.effects:
             of_pair = np.empty(long.groups, int)
-            of_pair[pair] = group[here]
+            of_pair[pair] = groups_here
             labels = by_group.labels[of_pair]
         classes = max(classes, long.largest)
         parts.append(_fit_long(plan, long, dropped[first:last], names, labels, classes))
@@ -181,36 +185,18 @@ def _fit_long(
     `labels` (groups,) are needed for the effects alone; `classes` is the size of the largest group here and in the
     parts before, so that most parts share a program.
     """
-    needed = ("between", "within", "ratio") if plan.effects else ()
-    bare = tuple(name for name in plan.quantities if name not in ("blup", "blup_se"))
-    asked, plan = plan, dataclasses.replace(plan, quantities=tuple(dict.fromkeys((*bare, *needed))))
+    asked, plan = plan, plan.with_variances if plan.effects else plan
     if long.covariates is None and classes <= MOST_CLASSES:
         out = fit_classes(plan, classes_of_long(long, classes))
     else:
-        out = fit_strata(plan, list(_each(long)), len(names))
+        out = fit_strata(plan, list(each_of_long(long)), len(names))
     found = unpacked(out, plan, Counts(long.rows, dropped, long.group_counts), names, labels, None)
     if not asked.effects:
         return found
-    effects = {"blup": np.full(long.groups, np.nan), "blup_se": np.full(long.groups, np.nan)}
-    if long.covariates is None:
-        effects = effects_of_long(long, found.status, *(getattr(found, name) for name in needed))
-    else:
-        for i, dataset in enumerate(_each(long)):
-            if found.status[i] < Status.UNBOUNDED:
-                single = fit(*dataset, method=plan.method)
-                effects["blup"][single.groups], effects["blup_se"][single.groups] = single.blup, single.blup_se
-    fields: dict[str, Any] = {name: None for name in needed if name not in asked.quantities}
+    effects = effects_of_long(long, plan.method, found.status, *(getattr(found, name) for name in VARIANCES))
+    fields: dict[str, Any] = {name: None for name in VARIANCES if name not in asked.quantities}
     fields |= {name: table for name, table in effects.items() if name in asked.quantities}
     return dataclasses.replace(found, **fields)
-
-
-def _each(long: Long) -> Iterator[Dataset]:
-    """Values, groups and covariates of each dataset."""
-    order = np.argsort(long.dataset, kind="stable")
-    ends = np.cumsum(long.rows)
-    for start, end in zip(ends - long.rows, ends, strict=True):
-        here = order[start:end]
-        yield long.values[here], long.group[here], None if long.covariates is None else long.covariates[here]
 
 
 def _one_after_the_other(parts: list[FitMany]) -> FitMany:

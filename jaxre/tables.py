@@ -201,10 +201,10 @@ def _numbers(connection: Connection, source: str, name: str, key: str, kind: str
 
 def _refuse_rounding(connection: Connection, source: str, name: str, key: str, kind: str) -> None:
     """An error where a column has a whole number that a double would round."""
-    if kind not in ("BIGINT", "UBIGINT", "HUGEINT", "UHUGEINT", "VARCHAR"):
+    if kind not in ("BIGINT", "UBIGINT", "HUGEINT", "UHUGEINT", "DECIMAL", "VARCHAR"):
         return
     number, written = _double(key, kind), f"CAST({key} AS VARCHAR)"
-    rounded = f"try_cast({number} AS HUGEINT) <> try_cast({key} AS HUGEINT)"
+    rounded = f"coalesce(try_cast({number} AS HUGEINT) <> try_cast({key} AS HUGEINT), true)"  # or beyond that type too
     whole = f"regexp_full_match({written}, '[+-]?[0-9]+')"
     inexact = _first(connection, key, f"abs({number}) >= {EXACT} AND {whole} AND {rounded}")
     if inexact:

@@ -6,6 +6,8 @@ import sys
 import designs
 import jax
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 
 import jaxre
@@ -156,6 +158,58 @@ def test_group_effects_of_designs_of_their_own(form, p):
         scale = np.abs(single.blup).max() + single.blup_se.max()
         np.testing.assert_allclose(table["blup"][there], single.blup[order], atol=1e-11 * scale)  # 1e6 rounded
         np.testing.assert_allclose(table["blup_se"][there], single.blup_se[order], rtol=1e-11)
+
+
+def test_missing_labels_of_a_column_with_a_dictionary():
+    """In a long table, with effects and without, like those of a list."""
+    labels, datasets = ["b", None, "a", "b", "c", "a", "c", "b", None, "a", "c", "b"] * 2, list("uvuuuvuvvvuv") * 2
+    datasets[3] = None
+    y = np.random.default_rng(0).normal(size=24)
+    expected = jaxre.fit_many(y, labels, datasets=datasets)
+    for names in (DEFAULT, (*DEFAULT, "blup")):
+        fits = jaxre.fit_many(y, pa.array(labels), datasets=pa.array(datasets), quantities=names)
+        assert fits.names.tolist() == ["u", "v"]
+        for name in ("rows", "dropped", "group_counts", "between"):
+            np.testing.assert_array_equal(getattr(fits, name), getattr(expected, name), err_msg=name)
+
+
+def test_a_bad_dataset_with_the_largest_group_changes_no_bit():
+    """Nor the way in which the others are fitted, which depends on the largest group."""
+    data = [designs.simulate(i, [1, 2, 3, 4, 4, 2], 1.0)[:2] for i in range(5)]
+    data.insert(3, designs.simulate(9, [30, 4, 4], 1.0)[:2])
+    bad = [(y, g) if i != 3 else (np.full_like(y, np.nan), g) for i, (y, g) in enumerate(data)]
+    long = lambda data: (
+        *(np.concatenate(part) for part in zip(*data, strict=True)),
+        np.repeat(range(6), list(map(len, [y for y, _ in data]))),
+    )
+    for form in (
+        lambda data: jaxre.fit_many(data),
+        lambda data: jaxre.fit_many(*long(data)[:2], datasets=long(data)[2]),
+    ):
+        before, after = form(data), form(bad)
+        assert after.status[3] == Status.INVALID
+        for name in ("between", "within", "beta", "log_likelihood"):
+            ours, theirs = (np.delete(getattr(fits, name), 3, axis=0) for fits in (before, after))
+            np.testing.assert_array_equal(ours, theirs, err_msg=name)
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_effects_and_inference_together(p):
+    values, groups, x = sample(designs.SIZES["unequal"], p)
+    names = ("f_statistic", "blup_se", "icc", "blup")
+    for part in (values[:, :4], values[:, 18:22]):
+        fits = jaxre.fit_many(part, groups, x, quantities=names)
+        for i, single in enumerate(one_at_a_time(part, groups, x, "reml")):
+            order = [single.groups.tolist().index(label) for label in fits.groups]
+            np.testing.assert_allclose(fits.blup[i], single.blup[order], atol=1e-11)
+            np.testing.assert_allclose(fits.blup_se[i], single.blup_se[order], rtol=1e-11)
+            assert fits.inference["f_statistic"][i] == pytest.approx(single.f_test().statistic, rel=1e-11)
+
+
+def test_nullable_integers_of_a_data_frame_are_not_rounded():
+    frame = pd.DataFrame({"y": pd.array([2**53 + 1, None, 3, 4, 5, 7], dtype="Int64")})
+    with pytest.raises(ValueError, match="column 'y' of values has integers beyond 2"):
+        jaxre.fit_many(frame, list("aabbcc"))
 
 
 def test_a_table_of_group_effects():
@@ -444,8 +498,17 @@ def test_a_design_without_estimates_is_a_status():
     values = rng.normal(size=(6, 3))
     assert (jaxre.fit_many(values, np.arange(6)).status == Status.NOT_IDENTIFIED).all()
     assert (jaxre.fit_many(values, np.zeros(6)).status == Status.NOT_IDENTIFIED).all()
-    x = np.ones((6, 1))
-    assert (jaxre.fit_many(values, [0, 0, 1, 1, 2, 2], x).status == Status.RANK_DEFICIENT).all()
+    x, groups = np.ones((6, 1)), [0, 0, 1, 1, 2, 2]
+    values[0, 0], values[:, 1], values[:2, 2] = np.nan, np.nan, np.nan
+    values = np.column_stack([values, np.full(6, 3.0), [np.inf, 1, 2, 3, 4, 5]])
+    fits = jaxre.fit_many(values, groups, x, quantities=(*DEFAULT, "blup"))
+    expected = ["RANK_DEFICIENT", "INVALID", "RANK_DEFICIENT", "CONSTANT_OUTCOME", "INVALID"]
+    assert [Status(code).name for code in fits.status] == expected
+    assert fits.rows.tolist() == [5, 0, 4, 6, 6]
+    assert fits.dropped.tolist() == [1, 6, 2, 0, 0]
+    assert fits.group_counts.tolist() == [3, 0, 2, 3, 3]
+    assert np.isnan(fits.blup).all()
+    assert not fits.certified.any()
 
 
 def test_every_combination_of_quantities_has_its_shape():

@@ -99,6 +99,26 @@ def test_what_the_missing_rows_take_away():
     assert_each_is_alone(groups, x, y)
 
 
+def test_covariates_far_from_zero_explain_what_their_rounding_is():
+    """Variation within groups as small as the rounding of the covariates is none, values missing or not."""
+    groups, x, _ = made(SIZES["unequal"], 3)
+    y = (x @ [1.0, 2.0])[:, None] + 1e-4 * np.random.default_rng(1).normal(size=(len(groups), 3))
+    with pytest.raises(ValueError, match="unbounded"):
+        jaxre.fit(y[:, 0], groups, x + 1e12)
+    assert (jaxre.fit_many(y, groups, x + 1e12).status == Status.UNBOUNDED).all()
+    y[0] = np.nan
+    fits = jaxre.fit_many(y, groups, x + 1e12, quantities=("blup", "icc"))
+    assert (fits.status == Status.UNBOUNDED).all()
+    assert np.isnan(fits.blup).all()
+
+
+def test_very_many_covariates_go_one_at_a_time(monkeypatch):
+    groups, x, y = made(SIZES["unequal"], 3, count=4, most=0.2)
+    expected = jaxre.fit_many(y, groups, x)
+    monkeypatch.setattr("jaxre.matrices.MOST_COVARIATES", 1)
+    np.testing.assert_allclose(jaxre.fit_many(y, groups, x).beta, expected.beta, rtol=1e-12)
+
+
 def test_company_changes_no_bit():
     """Whatever the others are, how many they are, and in which place of them."""
     groups, x, y = made(SIZES["unequal"], 4, count=200, most=0.2)

@@ -164,6 +164,15 @@ def test_integers_that_doubles_would_round_are_refused(ending: str, tmp_path: pa
     ):
         with pytest.raises(ValueError, match=said):
             refused()
+    path = tmp_path / f"larger.{ending}"
+    kind = "VARCHAR" if ending == "csv" else "DECIMAL(38, 0)"
+    with duckdb.connect() as connection:
+        connection.execute(
+            f"COPY (SELECT '{2**125 + 1}'::{kind} AS y, i AS g FROM range(9) r(i)) TO '{path}'"
+        ).fetchall()
+    with pytest.raises(ValueError, match=r"beyond 2\^53.* such as \S*42535295865117307932921825928971026433"):
+        tables.read(path, "y", "g")
+    path = tmp_path / f"large.{ending}"
     assert tables.read(path, "even", "g").outcome.astype(np.int64).tolist() == [2**53 + 2 * i for i in range(12)]
 
 
