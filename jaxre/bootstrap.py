@@ -142,6 +142,10 @@ def bootstrap(
         >>> print(f"{result.low:.2f} {result.high:.2f} {result.failed} {result.boundary / result.count:.2f}")
         0.00 0.99 0 0.08
     """
+    if not callable(statistic):
+        raise TypeError(
+            f"statistic must be a function of an Estimate, such as lambda fit: fit.icc, got {type(statistic).__name__}."
+        )
     count, chunk = _checked(moments, key, replicates, method, level, kind, chunk)
     with own_settings():
         strata = jax.tree.map(_double, as_strata(moments))
@@ -175,6 +179,9 @@ def _checked(
         raise ValueError(f"method must be one of 'reml', 'ml' or 'anova', got {method!r}.")
     if kind not in KINDS:
         raise ValueError(f"kind must be one of 'percentile', 'basic' or 'bca', got {kind!r}.")
+    for name, given in (("replicates", replicates), ("chunk", chunk)):
+        if not hasattr(given, "__index__"):
+            raise TypeError(f"{name} must be a whole number, got {given!r}.")
     count, chunk = operator.index(replicates), operator.index(chunk)
     if not 1 <= count < 2**32:
         raise ValueError(f"replicates must be at least 1 (and below 2^32), got {count}; 1000 are few for an interval.")

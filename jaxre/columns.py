@@ -244,7 +244,7 @@ def numbers(given: Any, name: str) -> np.ndarray:
         if inexact.any():
             raise ValueError(
                 f"{name} has integers beyond 2^53, which doubles cannot hold exactly, such as "
-                f"{array.flat[inexact.argmax()]}; subtract a constant first."
+                f"{'' if kind in 'iu' else 'about '}{array.flat[inexact.argmax()]}; subtract a constant first."
             )
     return doubles if mask is None else np.where(mask, np.nan, doubles)
 

@@ -51,6 +51,8 @@ class FitMany:
     where effects were asked for, (group_counts.sum(),) those of one dataset after the other."""
     names: np.ndarray | None
     """(datasets,) labels of the datasets: columns of a data frame, or of a long table in order of first appearance."""
+    unassigned: int = 0
+    """rows of a long table that were left out because they have no label of a dataset."""
     within: np.ndarray | None = None
     """(datasets,) [y^2], variance within groups."""
     between: np.ndarray | None = None

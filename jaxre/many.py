@@ -44,14 +44,16 @@ def fit_many(
     Three forms of input. A matrix `values` (n, datasets) over one design, NaN where a value is missing: NumPy, JAX,
     memory-mapped, or anything with a shape that can be sliced; only `chunk` columns of it are read at a time. A long
     table: `values` (n,) with `groups` and `datasets`, labels of the groups and of the datasets. Or an iterable of
-    (values, groups) or (values, groups, covariates), one a dataset. No dataset makes this raise: each has its status.
+    (values, groups) or (values, groups, covariates), one a dataset. No dataset makes this raise: each has its status;
+    what is no dataset does (text, lengths that differ, integers beyond 2^53 but in a matrix), and is named.
 
     Args:
         values: see above.
         groups: (n,) labels of any hashable type; left out for an iterable.
-        covariates: (n, p - 1) [x], no column of ones, for the matrix and the long table.
+        covariates: (n, p - 1) [x], no column of ones, for the matrix and the long table; in a data frame, text and
+            categories become treatment-coded columns.
         method: "reml", "ml" or "anova".
-        datasets: (n,) labels of the datasets of a long table.
+        datasets: (n,) labels of the datasets of a long table; rows without one are left out and counted (`unassigned`).
         quantities: names of the fields to return; "blup", "blup_se" (one after the other where datasets have designs of
             their own: see `FitMany`) and "optima_ratio" only come when asked for, and so does inference, as columns of
             `fits.inference`: of each coefficient "beta_df", "beta_t", "beta_p_value", "beta_low", "beta_high" and

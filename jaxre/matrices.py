@@ -29,12 +29,13 @@ from jaxre.status import Status
 def fit_matrix(
     values: Any, groups: Any, covariates: Any, plan: Plan, chunk: int | None, progress: bool | None
 ) -> FitMany:
+    given = type(values).__name__
     values, outcomes = _matrix(values)
     shape = tuple(values.shape)
     if len(shape) != 2:
         raise ValueError(
-            f"values must have shape (observations, datasets), got {shape}; for one dataset use jaxre.fit, for a long "
-            f"table pass datasets=."
+            f"values must have shape (observations, datasets), got {shape or given}; for one dataset use jaxre.fit, "
+            f"for a long table pass datasets=."
         )
     labels, (n, count) = encode(groups), shape
     if len(labels.slots) != n:

@@ -93,7 +93,9 @@ def fit_meta(
             raise ValueError(f"{option} must be one of {', '.join(map(repr, known))}, got {given!r}.")
     level = float(level_of(level))
     y, v = numbers(effects, "effects"), numbers(variances, "variances")
-    if y.ndim != 1 or v.shape != y.shape or len(y) == 0:
+    if y.shape == v.shape == (0,):
+        raise ValueError("effects has no studies; a meta-analysis needs at least two.")
+    if y.ndim != 1 or v.shape != y.shape:
         raise ValueError(f"effects and variances must be one-dimensional of one length, got {y.shape} and {v.shape}.")
     made = Covariates(np.zeros((len(y), 0)), ())
     if covariates is not None:

@@ -157,6 +157,8 @@ def summary_of_many(fits: Fitted) -> str:
     if len(fits):
         left_out = f"; {fits.dropped.sum():,} with something missing left out" if fits.dropped.any() else ""
         lines.append(f"each of {_range(fits.rows, 'row')} in {_range(fits.group_counts, 'group')}{left_out}")
+        if fits.unassigned:
+            lines.append(f"{fits.unassigned:,} {'row' if fits.unassigned == 1 else 'rows'} without a dataset left out")
     lines.append(f"coefficients: {', '.join(fits.coefficients)}" if len(fits) else "no datasets")
     lines += [
         f"{count:>12,}  {Status(code).message}" for code, count in zip(codes.tolist(), times.tolist(), strict=True)

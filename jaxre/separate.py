@@ -77,15 +77,15 @@ class _Dataset:
 def _dataset(item: Any, place: int) -> _Dataset:
     """One dataset of an iterable, checked, without the rows in which something is missing."""
     if not isinstance(item, (tuple, list)) or len(item) not in (2, 3):
-        raise ValueError(
-            f"dataset {place} must be (values, groups) or (values, groups, covariates), got {type(item).__name__}."
-        )
+        given = f"{type(item).__name__} of {len(item)}" if isinstance(item, (tuple, list)) else type(item).__name__
+        raise ValueError(f"dataset {place} must be (values, groups) or (values, groups, covariates), got {given}.")
     y, labels = numbers(item[0], f"values of dataset {place}"), encode(item[1], f"groups of dataset {place}")
     x = None if len(item) == 2 or item[2] is None else numbers(item[2], f"covariates of dataset {place}")
     if y.ndim != 1 or len(labels.slots) != len(y) or (x is not None and (x.ndim != 2 or len(x) != len(y))):
         raise ValueError(
             f"dataset {place} has values of shape {y.shape}, {len(labels.slots)} labels and covariates of shape "
-            f"{None if x is None else x.shape}; they must have one length."
+            f"{None if x is None else x.shape}; they must have shapes (n,), (n,) and (n, p - 1)"
+            f"{': for one covariate pass x.reshape(-1, 1)' if x is not None and x.ndim == 1 else ''}."
         )
     x = x if x is not None and x.shape[1] else None
     keep = _complete(y, x, labels.slots)
@@ -159,7 +159,8 @@ def fit_long_table(
         parts.append(_fit_long(plan, long, dropped[first:last], names, labels, classes))
         bar.advance(last - first)
     bar.close()
-    return dataclasses.replace(_one_after_the_other(parts), names=by_dataset.labels)
+    found = _one_after_the_other(parts)
+    return dataclasses.replace(found, names=by_dataset.labels, unassigned=int((~named).sum()))
 
 
 def _stretches(dataset: np.ndarray, count: int) -> Iterator[tuple[int, int, slice]]:

@@ -8,6 +8,7 @@ import fnmatch
 import os
 import pathlib
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -66,6 +67,14 @@ def read_wide(path: str, patterns: Sequence[str], group: str, covariates: Sequen
         raise ValueError(f"{path}: no outcome is named; --outcomes takes names and patterns such as 'gene_*'.")
     names = tables.column_names(path)
     taken = {group, *covariates}
+    repeated = [name for name, times in Counter((group, *covariates)).items() if times > 1]
+    for pattern in patterns:
+        repeated += [name for name in taken if name == pattern]
+    if repeated:
+        raise ValueError(
+            f"{path}: column {repeated[0]!r} is used twice (outcomes {listing(patterns)}, group {group!r}, covariates "
+            f"{listing(covariates) or 'none'}); each column can play one part."
+        )
     for pattern in patterns:
         if not any(fnmatch.fnmatchcase(name, pattern) for name in names if name not in taken):
             raise ValueError(f"{path}: no outcome matches {pattern!r}; the columns are {listing(names)}.")
@@ -117,6 +126,8 @@ def read_matrix(path: str, group: str) -> Wide:
             if group.endswith(".npy")
             else _lines(pathlib.Path(group).read_text(encoding="utf-8-sig"))
         )
+    except EOFError:
+        raise ValueError(f"{path} or {group} is empty; expected a NumPy array, or labels a line each.") from None
     except (ValueError, UnicodeDecodeError) as error:
         raise ValueError(
             f"{path} must be a NumPy array of numbers, {group} one of labels or UTF-8 text: {str(error).rstrip('.')}."

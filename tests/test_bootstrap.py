@@ -194,7 +194,9 @@ def test_moments_in_single_precision_are_bootstrapped_in_double():
     ("change", "error", "message"),
     [
         ({"replicates": 0}, ValueError, "replicates must be at least 1"),
-        ({"replicates": 10.5}, TypeError, "integer"),
+        ({"replicates": 10.5}, TypeError, "replicates must be a whole number, got 10.5"),
+        ({"chunk": "all"}, TypeError, "chunk must be a whole number, got 'all'"),
+        ({"statistic": "icc"}, TypeError, "statistic must be a function of an Estimate.* got str"),
         ({"level": 1.0}, ValueError, "level must lie between 0 and 1"),
         ({"kind": "normal"}, ValueError, "kind must be one of"),
         ({"method": "REML"}, ValueError, "method must be one of"),

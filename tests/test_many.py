@@ -166,6 +166,8 @@ def test_missing_labels_of_a_column_with_a_dictionary():
     datasets[3] = None
     y = np.random.default_rng(0).normal(size=24)
     expected = jaxre.fit_many(y, labels, datasets=datasets)
+    assert expected.unassigned == 1
+    assert "1 row without a dataset left out" in str(expected)
     for names in (DEFAULT, (*DEFAULT, "blup")):
         fits = jaxre.fit_many(y, pa.array(labels), datasets=pa.array(datasets), quantities=names)
         assert fits.names.tolist() == ["u", "v"]
@@ -460,6 +462,9 @@ REFUSED = {
     "no datasets": (lambda: jaxre.fit_many(iter([])), ValueError, "no datasets"),
     "a number": (lambda: jaxre.fit_many(3), TypeError, "got int"),
     "not a dataset": (lambda: jaxre.fit_many([(Y[:, 0], G), 7]), ValueError, "dataset 1 must be"),
+    "values alone": (lambda: jaxre.fit_many([(Y[:, 0],)]), ValueError, "dataset 0 must be .* got tuple of 1"),
+    "one covariate": (lambda: jaxre.fit_many([(Y[:, 0], G, Y[:, 1])]), ValueError, r"pass x.reshape\(-1, 1\)"),
+    "no matrix": (lambda: jaxre.fit_many(None, G), ValueError, r"\(observations, datasets\), got NoneType"),
     "a ragged dataset": (lambda: jaxre.fit_many([(Y[:, 0], G[:3])]), ValueError, r"dataset 0 .*\(4,\), 3 labels"),
     "covariates differ": (
         lambda: jaxre.fit_many([(Y[:, 0], G), (Y[:, 0], G, np.ones((4, 1)))]),

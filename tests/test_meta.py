@@ -279,7 +279,7 @@ GOOD = [0.1, 0.3, 0.2], [0.01, 0.02, 0.03]
         ((GOOD[0], [0.01, 0.0, 0.03]), {}, r"variances must be positive, got 0 for study 2: pass squared"),
         ((GOOD[0], [0.01, -2.0, 0.03]), {}, r"got -2 for study 2"),
         ((GOOD[0], [0.01, 0.02]), {}, r"one length, got \(3,\) and \(2,\)"),
-        (([], []), {}, r"one length, got \(0,\)"),
+        (([], []), {}, "effects has no studies"),
         (([0.1, np.inf, 0.2], GOOD[1]), {}, r"effects .*infinite"),
         (([0.1, np.nan, 0.2], GOOD[1]), {"missing": "raise"}, r"effects .*missing"),
         (([0.1, np.nan, np.nan], GOOD[1]), {}, r"at least 2 studies for 1 coefficients, got 1"),

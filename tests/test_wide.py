@@ -100,6 +100,15 @@ REFUSED = {
     "text": (["wide.csv", "--group", "sample", "--outcomes", "note"], "must hold numbers, got 'x' in data row 1"),
     "no file": (["none.csv", "--group", "sample", "--outcomes", "g*"], "there is no file 'none.csv'"),
     "labels": (["matrix.npy", "--group", "wide.csv"], "one label for each of the 30 rows"),
+    "outcome and covariate": (
+        ["wide.csv", "--group", "sample", "--outcomes", "gene_1,gene_2", "--covariates", "gene_1"],
+        "column 'gene_1' is used twice (outcomes 'gene_1', 'gene_2', group 'sample', covariates 'gene_1')",
+    ),
+    "covariate twice": (
+        ["wide.csv", "--group", "sample", "--outcomes", "gene_*", "--covariates", "note,note"],
+        "column 'note' is used twice (outcomes 'gene_*', group 'sample', covariates 'note', 'note')",
+    ),
+    "empty matrix": (["empty.npy", "--group", "wide.csv"], "empty.npy or wide.csv is empty"),
     "used twice": (
         ["long.csv", "--group", "sample", "--dataset", "sample", "--outcome", "y"],
         "'sample' is used twice",
@@ -111,6 +120,7 @@ REFUSED = {
 def test_refused_in_one_line(files, case, capsys, monkeypatch):
     folder, _, _ = files
     monkeypatch.chdir(folder)
+    (folder / "empty.npy").touch()
     arguments, message = REFUSED[case]
     assert main(["fit-many", *arguments, "--out", "fits.csv"]) == 2
     error = capsys.readouterr().err
