@@ -164,6 +164,7 @@ def _text(series: Any) -> Text | None:
 
 
 def numeric(series: Any, name: str) -> np.ndarray:
+    """A column of a data frame as doubles, NaN where it is null."""
     import narwhals.stable.v2 as narwhals
 
     name = f"column {series.name!r} of {name}"

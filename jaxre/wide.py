@@ -68,8 +68,7 @@ def read_wide(path: str, patterns: Sequence[str], group: str, covariates: Sequen
     names = tables.column_names(path)
     taken = {group, *covariates}
     repeated = [name for name, times in Counter((group, *covariates)).items() if times > 1]
-    for pattern in patterns:
-        repeated += [name for name in taken if name == pattern]
+    repeated += [pattern for pattern in patterns if pattern in taken]
     if repeated:
         raise ValueError(
             f"{path}: column {repeated[0]!r} is used twice (outcomes {listing(patterns)}, group {group!r}, covariates "
