@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import math
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -20,10 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxre.columns_of_inference import COLUMNS, OF_COEFFICIENTS
 from jaxre.estimate import Estimate
+from jaxre.plan import AXIS, FLOATS, Plan
 from jaxre.rows import Array
-from jaxre.search import KEPT_OPTIMA
 from jaxre.settings import BATCH, LARGE, default_device, own_settings, platform, quick_jit
 from jaxre.status import Status
 
@@ -31,87 +30,6 @@ LANE = 256  # datasets whose numbers a CPU works on at once,
 MODEST = 400  # if they have no more than so many each; else a quarter of them
 SENT_BY_ONE = 1 << 24  # bytes of a block that one thread copies to a GPU
 SENDERS = 8  # threads that copy more
-AXIS = "datasets"
-FLOATS = {"double": jnp.float64, "single": jnp.float32}
-QUANTITIES = (
-    *("status", "between", "within", "between_untruncated", "ratio", "icc", "beta", "beta_se", "beta_cov"),
-    *("log_likelihood", "certified", "optima", "optima_ratio", "gap", "steps", "blup", "blup_se"),
-)
-
-
-EFFECTS = ("blup", "blup_se")
-VARIANCES = ("between", "within", "ratio")  # that effects are computed from
-
-
-def widths(quantities: Sequence[str], p: int, groups: int) -> list[tuple[str, tuple[int, ...]]]:
-    """Names and shapes of one dataset's packed quantities."""
-    shapes: dict[str, tuple[int, ...]] = {"beta": (p,), "beta_se": (p,), "beta_cov": (p, p)}
-    shapes |= dict.fromkeys(OF_COEFFICIENTS, (p,))
-    shapes |= {"optima_ratio": (KEPT_OPTIMA,), "blup": (groups,), "blup_se": (groups,)}
-    return [(name, shapes.get(name, ())) for name in quantities]
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """What is to be computed, and where."""
-
-    quantities: tuple[str, ...]
-    """names, "status" the first."""
-    method: str
-    precision: str
-    mesh: Mesh | None
-    df: str = "satterthwaite"
-    level: float = 0.95
-
-    @property
-    def devices(self) -> int:
-        """How many share a block."""
-        return 1 if self.mesh is None else math.prod(self.mesh.local_mesh.devices.shape)
-
-    @property
-    def platform(self) -> str:
-        """The kind of the devices."""
-        return platform() if self.mesh is None else self.mesh.devices.flat[0].platform
-
-    @property
-    def effects(self) -> bool:
-        """Whether the effects of the groups are wanted."""
-        return bool(set(EFFECTS) & set(self.quantities))
-
-    def only(self, quantities: Sequence[str]) -> Plan:
-        """The same of other quantities, each named once."""
-        return dataclasses.replace(self, quantities=tuple(dict.fromkeys(quantities)))
-
-    @property
-    def without_effects(self) -> Plan:
-        """The same, but for the effects of the groups."""
-        return self.only([name for name in self.quantities if name not in EFFECTS])
-
-    @property
-    def with_variances(self) -> Plan:
-        """The same without the effects, but with what they are computed from."""
-        return self.only([*self.without_effects.quantities, *VARIANCES])
-
-    def rows(self, packed: np.ndarray, p: int, groups: int) -> dict[str, np.ndarray]:
-        """(numbers of each, datasets) of each quantity, from all of them."""
-        found, place = {}, 0
-        for name, shape in widths(self.quantities, p, groups):
-            found[name] = packed[place : place + math.prod(shape)]
-            place += math.prod(shape)
-        return found
-
-    def packed(self, rows: Mapping[str, np.ndarray]) -> np.ndarray:
-        """All of them again, of a table that may have more."""
-        return np.concatenate([rows[name] for name in self.quantities])
-
-    @property
-    def inference(self) -> bool:
-        """Whether tests or intervals are wanted."""
-        return bool(set(COLUMNS) & set(self.quantities))
-
-    def numbers(self, p: int, groups: int) -> int:
-        """Packed numbers of one dataset."""
-        return sum(math.prod(shape) for _, shape in widths(self.quantities, p, groups))
 
 
 @dataclasses.dataclass(frozen=True)

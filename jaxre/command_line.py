@@ -18,7 +18,7 @@ import numpy as np
 
 import jaxre
 from jaxre import datasets, report, tables, wide
-from jaxre.coefficients import DF
+from jaxre.coefficient_error import DF
 from jaxre.design import Design, design, listing
 from jaxre.distributions import level_of
 

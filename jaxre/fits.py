@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from jaxre import report
-from jaxre.batches import Plan, widths
 from jaxre.columns_of_inference import COLUMNS
+from jaxre.plan import Plan, widths
 
 KINDS = {"status": np.int32, "optima": np.int32, "steps": np.int32, "certified": bool, "profile_settled": bool}
 

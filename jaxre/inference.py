@@ -10,7 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxre.coefficients import DF, CoefficientTests, coefficient_tests
+from jaxre.coefficient_error import DF
+from jaxre.coefficients import CoefficientTests, coefficient_tests
 from jaxre.components import Components
 from jaxre.criteria import Criteria, criteria
 from jaxre.distributions import level_of

@@ -14,8 +14,8 @@ from jaxre.deviations import Deviations, deviations
 from jaxre.eager import bucket
 from jaxre.estimate import Estimate, anova, ml, reml
 from jaxre.frame import Frame
+from jaxre.labels import encode
 from jaxre.moments import GroupMoments, group_moments, moments_of
-from jaxre.observations import encode
 from jaxre.records import record
 from jaxre.rows import Array
 from jaxre.settings import SINGLE, platform, quick_jit

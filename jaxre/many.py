@@ -10,12 +10,12 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
-from jaxre.batches import AXIS, QUANTITIES, Plan
 from jaxre.columns_of_inference import COLUMNS, EVERY, SUMMARY, available
 from jaxre.distributions import level_of
 from jaxre.fits import FitMany
 from jaxre.inference import df_of
 from jaxre.matrices import fit_matrix
+from jaxre.plan import AXIS, QUANTITIES, Plan
 from jaxre.progress import Progress
 from jaxre.separate import fit_iterable, fit_long_table
 

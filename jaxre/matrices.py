@@ -11,15 +11,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxre.batches import EFFECTS, VARIANCES, Blocks, Plan, blocks_of
+from jaxre.batches import Blocks, blocks_of
 from jaxre.classes import MOST_CLASSES
 from jaxre.columns import beyond_doubles, coefficients_of, frame_of, numeric, refuse_too_many
 from jaxre.fits import Counts, FitMany, unpacked
 from jaxre.forms import fit_design, fit_missing, fit_shared, fit_stacked, fit_strata, placed
+from jaxre.labels import encode
 from jaxre.longform import Long, combined, effects_of_long
 from jaxre.masked import MOST_COVARIATES, MaskedDesign, masked_design, masked_strata
-from jaxre.observations import encode
 from jaxre.passes import Missing, missing_of
+from jaxre.plan import EFFECTS, VARIANCES, Plan
 from jaxre.progress import Progress
 from jaxre.settings import own_settings
 from jaxre.shared import MOST_GROUPS, SharedDesign, design_status, shared_design

@@ -24,7 +24,7 @@ from jaxre.frame import (
     rounding_floor,
     within_slopes,
 )
-from jaxre.observations import encode
+from jaxre.labels import encode
 from jaxre.records import record
 from jaxre.rows import MANY, Array, Rows, TracedRows
 from jaxre.status import Status

@@ -14,8 +14,8 @@ from jaxre.components import Components
 from jaxre.distributions import level_of
 from jaxre.eager import compiled_alone_by_group
 from jaxre.estimate import Estimate
+from jaxre.labels import encode
 from jaxre.moments import GroupMoments
-from jaxre.observations import encode
 from jaxre.prediction_error import ends, error, point, where_known
 from jaxre.records import record
 from jaxre.rows import Array

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from jaxre.batches import VARIANCES, Plan
 from jaxre.classes import MOST_CLASSES
 from jaxre.columns import coefficients_of, numbers
 from jaxre.fits import Counts, FitMany, unpacked
 from jaxre.forms import fit_classes, fit_strata
+from jaxre.labels import encode
 from jaxre.longform import Long, classes_of_long, combined, each_of_long, effects_of_long
-from jaxre.observations import encode
+from jaxre.plan import VARIANCES, Plan
 from jaxre.progress import Progress
 
 AT_A_TIME = 2048  # datasets of an iterable; as many as a CPU's widest block

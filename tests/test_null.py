@@ -15,14 +15,13 @@ from jaxre.eager import BUCKETS
 from jaxre.exact import f_test
 from jaxre.null import (
     NORMALS,
-    _concrete_design,
-    _traced_design,
     compared_with_null,
     drawn_coordinates,
     likelihood_ratio_statistic,
     likelihood_ratio_test,
     null_statistics,
 )
+from jaxre.null_design import concrete_design, traced_design
 from jaxre.stacking import padded
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -77,9 +76,9 @@ def test_eigenvalues_are_those_of_the_dense_matrix(name, p):
     strata = jaxre.stratify(moments)
     rank = int(len(np.unique(groups)) + strata.within_rank - p)
     everything = (
-        _concrete_design(strata, True),
+        concrete_design(strata, True),
         *(
-            jax.jit(_traced_design, static_argnums=1)(one, True)
+            jax.jit(traced_design, static_argnums=1)(one, True)
             for one in (strata, padded(strata, len(strata.sizes) + 2), jaxre.stratify(padded(moments, len(z.T) + 3)))
         ),
     )
@@ -95,7 +94,7 @@ def test_eigenvalues_are_those_of_the_dense_matrix(name, p):
 @pytest.mark.parametrize("sizes", [[5] * 6, [3] * 2, [2] * 40])
 def test_balanced_draws_have_a_closed_form(sizes, restricted):
     strata = jaxre.stratify(designs.moments(*designs.simulate(1, sizes)[:2]))
-    draws, design = 1000, _concrete_design(strata, restricted)
+    draws, design = 1000, concrete_design(strata, restricted)
     drawn = drawn_alike(design, draws, len(sizes) - 1)
     assert drawn.squares.shape == (draws, 1)
     expected = closed_form(drawn.squares[:, 0], drawn.floor, len(sizes), sum(sizes), restricted)
@@ -139,7 +138,7 @@ def test_draws_are_the_highest_point_of_their_profile(name, p, restricted):
 
     With one giant group the full likelihood has draws with several optima."""
     strata, draws = strata_of(name, p), 400
-    design = _concrete_design(strata, restricted)
+    design = concrete_design(strata, restricted)
     spectrum, counts = design.spectrum, np.asarray(design.spectrum.counts, int)
     found = np.asarray(null_statistics(strata, key(), draws, restricted=restricted))
     drawn = drawn_alike(design, draws, counts.max())
