@@ -150,7 +150,7 @@ class _Matrix:
         status = np.where(np.isfinite(low) & np.isfinite(high), status, Status.INVALID)
         rows = self.plan.rows(np.full((self.plan.numbers(*self.shape), len(status)), np.nan), *self.shape)
         zeros = np.zeros((1, len(status)))
-        rows |= {name: zeros for name in ("certified", "optima", "steps") if name in rows}
+        rows |= {name: zeros for name in ("certified", "optima", "steps", "profile_settled") if name in rows}
         return self.plan.packed(rows | {"status": status[None]})
 
     @property

@@ -153,7 +153,7 @@ def plain_columns(table: dict[str, np.ndarray]) -> dict[str, list[Any]]:
 def summary_of_many(fits: Fitted) -> str:
     """How many datasets ended how, in words."""
     codes, times = np.unique(fits.status, return_counts=True)
-    lines = [f"{TITLES[fits.method].replace('model', 'models')}: {len(fits):,} datasets"]
+    lines = [f"{TITLES[fits.method].replace('model', 'models')}: {len(fits):,} dataset{'s' * (len(fits) != 1)}"]
     if len(fits):
         left_out = f"; {fits.dropped.sum():,} with something missing left out" if fits.dropped.any() else ""
         lines.append(f"each of {_range(fits.rows, 'row')} in {_range(fits.group_counts, 'group')}{left_out}")

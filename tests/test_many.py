@@ -203,6 +203,7 @@ def test_effects_and_inference_together(p):
         fits = jaxre.fit_many(part, groups, x, quantities=names)
         for i, single in enumerate(one_at_a_time(part, groups, x, "reml")):
             order = [single.groups.tolist().index(label) for label in fits.groups]
+            # a few times the 1e-12 of the variances that they are computed from
             np.testing.assert_allclose(fits.blup[i], single.blup[order], atol=1e-11)
             np.testing.assert_allclose(fits.blup_se[i], single.blup_se[order], rtol=1e-11)
             assert fits.inference["f_statistic"][i] == pytest.approx(single.f_test().statistic, rel=1e-11)
@@ -242,6 +243,7 @@ def test_a_long_table_is_taken_in_stretches(monkeypatch, capsys):
         np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name), err_msg=name)
     for name in ("between", "icc", "beta", "blup"):
         np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), rtol=1e-12, atol=1e-12, err_msg=name)
+    # the relative error of a tail is that of F times log p: 1e-12 times a few dozen
     np.testing.assert_allclose(parts.inference["f_p_value"], whole.inference["f_p_value"], rtol=1e-10)
 
 
@@ -506,7 +508,9 @@ def test_a_design_without_estimates_is_a_status():
     x, groups = np.ones((6, 1)), [0, 0, 1, 1, 2, 2]
     values[0, 0], values[:, 1], values[:2, 2] = np.nan, np.nan, np.nan
     values = np.column_stack([values, np.full(6, 3.0), [np.inf, 1, 2, 3, 4, 5]])
-    fits = jaxre.fit_many(values, groups, x, quantities=(*DEFAULT, "blup"))
+    fits = jaxre.fit_many(values, groups, x, quantities=(*DEFAULT, "blup", "inference"))
+    assert not fits.inference.pop("profile_settled").any()
+    assert all(np.isnan(table).all() for table in fits.inference.values())
     expected = ["RANK_DEFICIENT", "INVALID", "RANK_DEFICIENT", "CONSTANT_OUTCOME", "INVALID"]
     assert [Status(code).name for code in fits.status] == expected
     assert fits.rows.tolist() == [5, 0, 4, 6, 6]

@@ -150,6 +150,7 @@ def test_columns_that_come_by_name_alone(method, p):
     for i in range(6):
         expected = further_of(jaxre.fit(values[:, i], groups, x, method=method), 0.8)
         for name in columns:
+            # ends of profile intervals are solved to 1e-8; those at 0 and effects of rounding near it to 1e-10
             scale = max(1.0, abs(expected[name])) if np.isfinite(expected[name]) else 1.0
             np.testing.assert_allclose(
                 fits.inference[name][i], expected[name], rtol=1e-8, atol=1e-10 * scale, err_msg=f"{name} of {i}"
