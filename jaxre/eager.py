@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxre.moments import GroupMoments, Strata
-from jaxre.settings import SINGLE, platform, quick_jit
+from jaxre.settings import options_of, platform, quick_jit
 from jaxre.stacking import padded
 from jaxre.strata import as_strata
 
@@ -59,7 +59,7 @@ def _compiled_alone(function: F, prepare: Callable[[Any], Any]) -> F:
         words = {name: value for name, value in bound.items() if _is_word(value)}
         others = {name: value for name, value in bound.items() if name not in words}
         others[first] = prepare(moments)
-        return program(function, tuple(sorted(words.items())))(others)
+        return program(function, tuple(sorted(words.items())), strata_of(others[first]))(others)
 
     return call  # type: ignore[return-value]
 
@@ -70,6 +70,11 @@ def is_alone(moments: Any, others: Any = None) -> bool:
     return single and not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((moments, others)))
 
 
+def strata_of(moments: GroupMoments | Strata) -> int | None:
+    """How many strata there are, None of moments by group."""
+    return len(moments.sizes) if isinstance(moments, Strata) else None
+
+
 def _is_word(value: Any) -> bool:
     if isinstance(value, tuple):
         return all(map(_is_word, value))
@@ -77,6 +82,6 @@ def _is_word(value: Any) -> bool:
 
 
 @functools.lru_cache(maxsize=256)
-def program(function: Callable[..., Any], words: tuple[tuple[str, Any], ...]) -> Any:
-    """From {name: array} to what the function makes of it and of the words."""
-    return quick_jit(lambda others: function(**others, **dict(words)), platform(), SINGLE)
+def program(function: Callable[..., Any], words: tuple[tuple[str, Any], ...], strata: int | None) -> Any:
+    """From {name: array} to what the function makes of it and of the words, compiled as `options_of` the strata."""
+    return quick_jit(lambda others: function(**others, **dict(words)), platform(), options_of(strata))

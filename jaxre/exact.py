@@ -259,8 +259,8 @@ class Pivot(NamedTuple):
 
 def pivot_of(strata: Strata) -> Pivot:
     """The pivot through strata."""
-    curves = (curve(normal_equations(data), restricted=False) for data in (strata, jax.lax.stop_gradient(strata)))
-    return Pivot(*curves)
+    moving, still = normal_equations(strata), normal_equations(jax.lax.stop_gradient(strata))
+    return Pivot(curve(moving, restricted=False), curve(still, restricted=False, fixed=True))
 
 
 def exact_interval_of(

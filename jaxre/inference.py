@@ -19,7 +19,7 @@ from jaxre.eager import bucket, bucketed
 from jaxre.exact import ExactInterval, FTest, exact_interval, f_test
 from jaxre.moments import GroupMoments, Strata
 from jaxre.profile_interval import Peak, ProfileInterval, intervals_alone, intervals_at
-from jaxre.settings import SINGLE, host_settings, platform, quick_jit
+from jaxre.settings import host_settings, options_of, platform, quick_jit
 from jaxre.stacking import padded
 
 VARIANCES = ("between", "within", "sd_between", "sd_within")
@@ -58,7 +58,8 @@ def _plain(record: Any) -> dict[str, Any]:
 def on_host(function: Callable[..., Any], moments: GroupMoments, *numbers: Any, **words: Any) -> Any:
     """function(strata, *numbers, **words) in double precision, compiled once for the words and the padded shapes."""
     with host_settings(), np.errstate(all="ignore"):
-        found = _compiled(function, tuple(sorted(words.items())))(bucketed(moments), *numbers)
+        strata = bucketed(moments)
+        found = _compiled(function, tuple(sorted(words.items())), len(strata.sizes))(strata, *numbers)
         return as_numpy(found)
 
 
@@ -93,9 +94,9 @@ def on_many(function: Callable[..., Any], rows: tuple[np.ndarray, ...], *numbers
 
 
 @functools.lru_cache(maxsize=64)
-def _compiled(function: Callable[..., Any], words: tuple[tuple[str, Any], ...]) -> Any:
+def _compiled(function: Callable[..., Any], words: tuple[tuple[str, Any], ...], strata: int | None = None) -> Any:
     run = functools.partial(function, **dict(words))
-    return quick_jit(lambda *numbers: run(*numbers), platform(), SINGLE)
+    return quick_jit(lambda *numbers: run(*numbers), platform(), options_of(strata))
 
 
 def df_of(method: str, df: str | None) -> str:

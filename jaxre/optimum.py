@@ -83,7 +83,8 @@ def likelihood_optimum(
     """The best of the local optima of the full or the restricted likelihood, and whether it is proven global."""
     equations = normal_equations(strata)
     fixed = jax.lax.stop_gradient(equations)  # the search has no derivative; `implicit_root` has it
-    return at_search(equations, search(partial(curve, restricted=restricted), fixed, optimizer), restricted)
+    of_data = partial(curve, restricted=restricted, fixed=optimizer is None)
+    return at_search(equations, search(of_data, fixed, optimizer), restricted)
 
 
 def quick_optimum(
@@ -91,14 +92,14 @@ def quick_optimum(
 ) -> tuple[Optimum, Array]:
     """The optimum by the quick search alone, with whether that settled the matter."""
     equations = normal_equations(strata)
-    found = quick_search(curve(equations, restricted), optimizer)
+    found = quick_search(curve(equations, restricted, fixed=optimizer is None), optimizer)
     return at_search(equations, found, restricted), found.settled
 
 
 def whole_optimum(strata: Strata, restricted: bool) -> Optimum:
     """The optimum by the whole search at once."""
     equations = normal_equations(strata)
-    return at_search(equations, whole_search(curve(equations, restricted)), restricted)
+    return at_search(equations, whole_search(curve(equations, restricted, fixed=True)), restricted)
 
 
 def at_search(equations: NormalEquations, found: Search, restricted: bool) -> Optimum:

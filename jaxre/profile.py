@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from functools import partial
-from typing import NamedTuple, Protocol
+from functools import cache, partial
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -83,8 +83,9 @@ def degrees(strata: Strata, restricted: bool) -> Array:
     return strata.rows - (strata.means.shape[-1] - 1 if restricted else 0)
 
 
-def curve(equations: NormalEquations, restricted: bool) -> Curve:
-    """The profile through strata."""
+def curve(equations: NormalEquations, restricted: bool, fixed: bool = False) -> Curve:
+    """The profile through strata; `fixed` where nothing differentiates it, as the line search of an optimiser may:
+    it then compiles in less time."""
     strata = equations.strata
     n, groups, largest = degrees(strata, restricted), strata.counts.sum(), equations.largest
     smallest = jnp.where(strata.counts > 0, strata.sizes, largest).min()
@@ -99,7 +100,7 @@ def curve(equations: NormalEquations, restricted: bool) -> Curve:
         excess = scatter * (n * k / (m - 1 if restricted else m) - k)
         closed = closed_ratio(excess / inner, k)
     return Curve(
-        at=lambda ratio: profile(equations, ratio, restricted),
+        at=partial(_searched(restricted), equations) if fixed else lambda ratio: profile(equations, ratio, restricted),
         n=n,
         count=jnp.where(n < FREEDOM_OF_KNOWN, n, groups),
         floor=equations.floor,
@@ -127,17 +128,37 @@ def closed_ratio(share: Array, size: Array) -> Array:
     return jnp.where(share - 1 > 16 * jnp.finfo(share.dtype).eps, (share - 1) / size, jnp.minimum(share - 1, 0))
 
 
-@partial(jax.jit, static_argnums=2)  # traced once for the several loops that evaluate it
-def profile(equations: NormalEquations, ratio: Array, restricted: bool) -> Profile:
+@partial(jax.jit, static_argnums=(2, 3))  # traced once for the several loops that evaluate it
+def profile(equations: NormalEquations, ratio: Array, restricted: bool, written_out: int = WRITTEN_OUT) -> Profile:
     """Q and L at a ratio, with derivatives; O(strata p^2 + p^3)."""
-    return solve(equations, ratio, restricted)[0]
+    return solve(equations, ratio, restricted, written_out)[0]
 
 
-def solve(equations: NormalEquations, ratio: Array, restricted: bool) -> tuple[Profile, Array, Array]:
+@cache
+def _searched(restricted: bool) -> Callable[[NormalEquations, Array], Profile]:
+    """`profile`, whose sums over strata are written out under vmap only: alone they would take most of the time to
+    compile, and no time to run. Not for derivatives in reverse."""
+
+    @jax.custom_batching.custom_vmap
+    def at(equations: NormalEquations, ratio: Array) -> Profile:
+        return profile(equations, ratio, restricted, 1)
+
+    @at.def_vmap
+    def batched(size: int, mapped: list[Any], equations: NormalEquations, ratio: Array) -> tuple[Profile, Any]:
+        axes = jax.tree.map(lambda one: 0 if one else None, tuple(mapped))
+        found = jax.vmap(partial(profile, restricted=restricted), axes, axis_size=size)(equations, ratio)
+        return found, jax.tree.map(lambda _: True, found)
+
+    return at
+
+
+def solve(
+    equations: NormalEquations, ratio: Array, restricted: bool, written_out: int = WRITTEN_OUT
+) -> tuple[Profile, Array, Array]:
     """Q and L at a ratio, with the coefficients and their covariance in units of within."""
     strata = equations.strata
     if strata.means.shape[-1] == 2:
-        at, mean, total = _profile_of_intercept(equations, ratio, restricted)
+        at, mean, total = _profile_of_intercept(equations, ratio, restricted, len(strata.sizes) <= written_out)
         return at, jnp.reshape(mean, (1,)), jnp.reshape(1 / total, (1, 1))
     fit = gls(equations, ratio)
     return profile_of(equations, fit, ratio, restricted), fit.gamma, fit.inverse
@@ -174,10 +195,12 @@ def profile_of(equations: NormalEquations, fit: Gls, ratio: Array, restricted: b
     )
 
 
-def _profile_of_intercept(equations: NormalEquations, ratio: Array, restricted: bool) -> tuple[Profile, Array, Array]:
+def _profile_of_intercept(
+    equations: NormalEquations, ratio: Array, restricted: bool, few: bool
+) -> tuple[Profile, Array, Array]:
     """`profile_of` with the intercept alone; with the mean and the sum of its weights.
 
-    Where strata are few, in scalars: under vmap each is one vector over the datasets, and they fuse.
+    Where strata are `few`, in scalars: under vmap each is one vector over the datasets, and they fuse.
 
     With w_k = k / (1 + ratio k), mu the weighted mean, d2_k the squares of the stratum's group means about mu:
     Q = SSW + sum w_k d2_k and its derivatives. In the restricted likelihood one group of the largest size, weight a, is
@@ -189,7 +212,6 @@ def _profile_of_intercept(equations: NormalEquations, ratio: Array, restricted: 
     in which no difference is below a quarter of its terms, since no other weight exceeds W / 2.
     """
     strata = equations.strata
-    few = len(strata.sizes) <= WRITTEN_OUT
     every = range(len(strata.sizes)) if few else [slice(None)]
     column = lambda table: [table[i] for i in every]
     add = lambda terms: sum(terms[1:], terms[0]) if few else terms[0].sum()

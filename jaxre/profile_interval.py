@@ -164,10 +164,12 @@ def intervals_alone(
     searches: tuple[str, ...] = ("quick", "whole"),
 ) -> tuple[ProfileInterval, ...]:
     """Intervals of one dataset outside jit: a whole search is compiled only where a quick one leaves doubts."""
-    others = {"strata": bucketed(moments), "estimate": peak, "level": np.asarray(level)}
+    strata = bucketed(moments)
+    others = {"strata": strata, "estimate": peak, "level": np.asarray(level)}
     for search in searches:
         words = {"parameters": parameters, "restricted": restricted, "search": search}
-        found: tuple[ProfileInterval, ...] = program(intervals_at, tuple(sorted(words.items())))(others)
+        run = program(intervals_at, tuple(sorted(words.items())), len(strata.sizes))
+        found: tuple[ProfileInterval, ...] = run(others)
         if all(interval.settled for interval in found):
             break
     return found

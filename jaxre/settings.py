@@ -87,6 +87,12 @@ _SETTINGS: tuple[tuple[str, Callable[[Any], Any], Any], ...] = (
 
 
 Options = list[dict[str, Any]]  # for the compiler, the best first; not every XLA knows each
+# half of the compile time again; but sums over many strata, or anything for each of many groups, then take longer
+FEW: Options = [
+    {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 0},
+    {"xla_backend_optimization_level": 0},
+    {},
+][jax.__version_info__ >= (0, 12) :]
 SINGLE: Options = [
     {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 1},  # half of the compile time
     {"xla_backend_optimization_level": 1},
@@ -99,8 +105,14 @@ BATCH: Options = [
     {},
 ][jax.__version_info__ >= (0, 12) :]
 LARGE: Options = [{"xla_cpu_use_fusion_emitters": False}, {}][jax.__version_info__ >= (0, 12) :]  # full speed
+FEW_STRATA = 64
 _LOCK = threading.Lock()
 WRITTEN_OUT = 2  # steps of a loop in one of its iterations on a GPU; see `repeat`
+
+
+def options_of(strata: int | None) -> Options:
+    """For the compiler, of a program of one dataset with so many strata; None where it works on groups."""
+    return SINGLE if strata is None or strata > FEW_STRATA else FEW
 
 
 def quick_jit(function: Callable[..., Any], platform: str, options: Options) -> Callable[..., Any]:

@@ -1,5 +1,6 @@
 """What every test starts from: JAX as a user finds it, and nothing left behind."""
 
+import gc
 import importlib.metadata
 import os
 import pathlib
@@ -12,12 +13,16 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(tempfile.gettemp
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 if tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 12):  # which has the first no more
-    quick = "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=1"  # half of the time to compile
-    os.environ.setdefault("XLA_FLAGS", quick)
+    # most of the time of the tests is compilation, and most programs run once
+    quick = "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0"
+    os.environ.setdefault("XLA_FLAGS", f"{quick} --xla_cpu_parallel_codegen_split_count=1")
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+
+gc.freeze()  # JAX's traces make many objects, and looking for cycles among all of them takes time
+gc.set_threshold(50_000, 20)
 
 MOST_MAPS = 20_000  # of the 65,530 that Linux lets a process have
 
