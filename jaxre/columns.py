@@ -240,7 +240,7 @@ def numbers(given: Any, name: str) -> np.ndarray:
             f"numpy.asarray(..., dtype=float)."
         )
     doubles = array.astype(np.float64, copy=False)
-    if array.size and (kind in "iu" or _of_integers(given)):
+    if array.size and (kind in "iu" or (array is not given and _of_integers(given))):
         inexact = beyond_doubles(array) if kind in "iu" else abs(doubles) >= EXACT  # rounded already
         if inexact.any():
             raise ValueError(

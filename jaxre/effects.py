@@ -253,7 +253,7 @@ def predict(
     shrinkage = ratio * sizes / (1 + ratio * sizes)
     alone = x.shape[1] == 1  # x is then 1, or 0 where there is no group
     xp = np if isinstance(gamma_cov, np.ndarray) else jnp
-    of_mean = gamma_cov[0, 0] if alone else xp.einsum("ij,ij->i", x @ gamma_cov, x)
+    of_mean = gamma_cov[0, 0] if alone else xp.einsum("ij,ij->j", gamma_cov @ x.T, x.T)  # columns are contiguous
     return Blup(
         effect=shrinkage * (y - (gamma[0] if alone else x @ gamma)) / scale + 0.0,  # no -0
         variance=between * (1 - shrinkage) + within * shrinkage**2 * of_mean,

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxre.frame import Frame, power_of_two, rounding_floor
 from jaxre.moments import GroupMoments, moments_of
-from jaxre.rows import HostRows
+from jaxre.rows import RUN, HostRows
 from jaxre.status import Status
 
 EPS = float(np.finfo(np.float64).eps)
@@ -22,26 +22,41 @@ def host_moments(rows: HostRows) -> GroupMoments:
     return moments_of(rows) if rows.columns > 1 else moments_of_outcome(rows)
 
 
+def _passes(
+    rows: HostRows, scale: float, pilot: float, sizes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray | None, float]:
+    """Anchors of the groups, and the sums and the product of what remains of the rows; see `HostRows`."""
+    if len(rows.values) > RUN or rows.weights is not None:
+        scales = np.array([scale])
+        anchors = rows.sums(scales)  # in place, since many groups are large arrays
+        anchors /= sizes
+        anchors += pilot
+        sums, products = rows.residual_products(scales, anchors, None)
+        return anchors[0], None if sums is None else sums[0], float(products[0, 0])
+    values, codes = rows.values * scale, rows.codes
+    anchor = np.bincount(codes, values - pilot, len(sizes)) / sizes + pilot
+    values -= anchor[codes]
+    return anchor, np.bincount(codes, values, len(sizes)), float(values @ values)
+
+
 def moments_of_outcome(rows: HostRows) -> GroupMoments:
     """Sufficient statistics of an outcome alone."""
     low, high = float(rows.extremes[0][0]), float(rows.extremes[1][0])
     finite = math.isfinite(low) and math.isfinite(high)
     scale = power_of_two(high / 2 - low / 2) if finite else 1.0
-    scales, pilot = np.array([scale]), float(rows.first[0]) * scale
+    pilot = float(rows.first[0]) * scale
     sizes = rows.sizes.astype(np.float64)
     groups, n = int(np.count_nonzero(sizes)), float(sizes.sum())
     size_or_one = sizes if groups == len(sizes) else np.maximum(sizes, sizes == 0)
 
-    anchors = rows.sums(scales)
-    anchors /= size_or_one
-    anchors += pilot
-    sums, products = rows.residual_products(scales, anchors, None)
-    correction = sums[0] / size_or_one
-    means = anchors[0] - pilot
-    inner = float(products[0, 0]) - float((correction * correction) @ sizes)
+    anchor, sums, inner = _passes(rows, scale, pilot, size_or_one)
+    means = anchor - pilot
     rough_centre = float(means @ sizes) / n
     means -= rough_centre
-    means += correction
+    if sums is not None:
+        correction = sums / size_or_one
+        inner -= float((correction * correction) @ sizes)
+        means += correction
     drift = float(means @ sizes) / n
     means -= drift
 

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from jax.typing import ArrayLike
 
+MANY_ROWS = 16  # rows a slot from which on free slots cost less than to subtract from every label
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Labels:
@@ -92,13 +94,14 @@ def _from_integers(array: np.ndarray) -> Labels | None:
         return None
     if array.dtype.itemsize < 8:
         array = array.astype(np.int64)  # or the difference of two labels could overflow
-    if len(array) > 300 and 0 <= low <= (high - low) // 4:
-        low = 0  # some slots stay free, and nothing needs subtracting
+    if len(array) > max(300, MANY_ROWS * (high - low)) and 0 <= low <= (high - low) // 4:
+        low = 0  # some slots stay free
     slots = array if low == 0 and array.dtype != np.uint64 else (array - array.dtype.type(low))
     slots = slots.astype(np.intp, copy=False)
     size = high - low + 1
     order = _first_seen_slots(slots, size)
-    return Labels(slots, (order.astype(array.dtype) + array.dtype.type(low)).astype(given), order, size, 0)
+    labels = order if low == 0 else order.astype(array.dtype) + array.dtype.type(low)
+    return Labels(slots, labels.astype(given), order, size, 0)
 
 
 def _first_seen_slots(slots: np.ndarray, size: int) -> np.ndarray:

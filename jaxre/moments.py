@@ -187,18 +187,20 @@ def moments_of(rows: Rows, known: Array | None = None) -> GroupMoments:
     anchors /= size_or_one
     anchors += pilot[:, None]
     correction, cross = rows.residual_products(scale, anchors, None)
-    correction /= size_or_one
-    cross = cross - (correction * sizes) @ correction.T
+    if correction is not None:
+        correction /= size_or_one
+        cross = cross - (correction * sizes) @ correction.T
     deviations = anchors - pilot[:, None]
     rough_centre = (deviations @ sizes) / n
     deviations -= rough_centre[:, None]
-    deviations += correction
+    if correction is not None:
+        deviations += correction
     drift = (deviations @ sizes) / n
     deviations -= drift[:, None]
     centre = pilot + (rough_centre + drift)
     rounding = eps * xp.maximum(abs(low), abs(high)) * scale  # (p,) what the last digit of the input is worth
 
-    groups = (sizes > 0).sum(dtype=dtype)
+    groups, turn = (sizes > 0).sum(dtype=dtype), None
     if p == 1:
         frame = frame_of(xp, scale, centre, None, None)
         within_rank, deficient, residual = xp.zeros((), dtype), False, cross[0, 0]
@@ -207,7 +209,7 @@ def moments_of(rows: Rows, known: Array | None = None) -> GroupMoments:
         rotation, deficient = rotation_of(rows, scale, anchors, cross, deviations, sizes, rounding)
         slopes = first_slopes(rotation, cross, deviations, sizes, xp)
         frame = frame_of(xp, scale, centre, rotation, slopes)
-        cross, deviations = _turn(rows, scale, anchors, cross, deviations, correction, sizes, rotation, slopes)
+        cross, turn = _turn(rows, scale, anchors, cross, correction, sizes, rotation, slopes)
         varies = xp.diag(cross)[:-1] > n * (4 * abs(rotation).T @ rounding[:-1]) ** 2
         keep = xp.append(varies, xp.ones(1, bool))
         cross = xp.where(keep[:, None] & keep[None, :], cross, 0)
@@ -233,10 +235,7 @@ def moments_of(rows: Rows, known: Array | None = None) -> GroupMoments:
             Status.OUT_OF_RANGE: known * frame.scale * frame.scale < float(xp.finfo(dtype).tiny) ** 0.45,  # its square
             Status.INVALID: ~(finite & (known > 0) & xp.isfinite(known)),
         }
-    nonempty = sizes > 0
-    table = xp.concatenate([nonempty[None, :].astype(dtype), deviations])
-    if xp is not np or not nonempty.all():  # else it is 1 everywhere, and the table may be large
-        table = table * nonempty
+    table = _table(xp, sizes > 0, deviations, turn)
     with_intercept = xp.zeros((p + 1, p + 1), dtype)
     if xp is np:
         with_intercept[1:, 1:] = cross
@@ -268,13 +267,12 @@ def _turn(
     scale: Array,
     anchors: Array,
     cross: Array,
-    deviations: Array,
-    correction: Array,
+    correction: Array | None,
     sizes: Array,
     rotation: Array,
     slopes: Array,
 ) -> tuple[Array, Array]:
-    """Products within groups and deviations of the group means, of the rotated covariates and the reduced outcome."""
+    """Products within groups of the rotated covariates and the reduced outcome, and what turns columns into these."""
     xp, n, dtype = rows.xp, sizes.sum(), sizes.dtype
     left = xp.concatenate([rotation, xp.zeros((1, len(rotation)), dtype)])
     turn = xp.concatenate([left, xp.append(-(rotation @ slopes), xp.ones(1, dtype))[:, None]], axis=1)
@@ -283,9 +281,26 @@ def _turn(
     exact_enough = xp is np and n > MANY and (xp.diag(cancelled) < 100 * xp.diag(turned)).all()
     if not exact_enough:  # else turning the products loses two digits at most to cancellation
         _, turned = rows.residual_products(scale, anchors, turn)
-        drift = correction.T @ turn
-        turned = turned - (drift.T * sizes) @ drift
-    return turned, turn.T @ deviations
+        if correction is not None:
+            drift = correction.T @ turn
+            turned = turned - (drift.T * sizes) @ drift
+    return turned, turn
+
+
+def _table(xp: Any, nonempty: Array, deviations: Array, turn: Array | None) -> Array:
+    """(p + 1, groups) the group means of (1, x, y), less their centre and turned; 0 where a group is empty."""
+    if xp is not np:
+        turned = deviations if turn is None else turn.T @ deviations
+        return xp.concatenate([nonempty[None, :].astype(turned.dtype), turned]) * nonempty
+    table = np.empty((1 + len(deviations), len(nonempty)))
+    table[0] = nonempty
+    if turn is None:
+        table[1:] = deviations
+    else:
+        np.matmul(turn.T, deviations, out=table[1:])
+    if not nonempty.all():
+        table *= nonempty
+    return table
 
 
 def in_order(moments: GroupMoments, order: np.ndarray | None) -> GroupMoments:

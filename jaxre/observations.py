@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
@@ -78,7 +79,7 @@ def observe(
     low, high = _extremes(y, x)
     dropped = 0
     unknown = w is not None and np.isnan(w).any()
-    if labels.missing or unknown or not (np.isfinite(low).all() and np.isfinite(high).all()):
+    if labels.missing or unknown or not all(map(math.isfinite, (*low.tolist(), *high.tolist()))):
         refuse_infinity(y, "values")
         absent = np.isnan(y)
         if x is not None:

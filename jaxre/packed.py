@@ -83,22 +83,19 @@ def _strata_shapes(strata: int, p: int) -> tuple[tuple[int, ...], ...]:
 
 
 def _pack(strata: Strata, padded: int) -> np.ndarray:
-    shapes = _strata_shapes(padded, strata.means.shape[1] - 1)
-    packed = np.zeros(sum(map(math.prod, shapes)))
+    places = _places(_strata_shapes(padded, strata.means.shape[1] - 1))
+    packed = np.zeros(places[-1][1])
     frame = strata.frame
     leaves = (
         *(strata.rows, strata.sizes, strata.counts, strata.means, strata.scatter, strata.within_cross),
         *(strata.within_rank, frame.origin, frame.transform, frame.scale, frame.log_volume),
         *(0.0 if frame.log_weights is None else frame.log_weights, strata.status),  # those of weights 1 are 0
     )
-    start = 0
-    for shape, leaf in zip(shapes, leaves, strict=True):
+    for (start, _, shape), leaf in zip(places, leaves, strict=True):
         if shape:
             packed[start : start + leaf.size] = leaf.reshape(-1)  # the rest of a padded array stays 0
-            start += math.prod(shape)
         else:
             packed[start] = leaf
-            start += 1
     return packed
 
 

@@ -48,10 +48,10 @@ class Rows(Protocol):
     def sums(self, scale: Array) -> Array:
         """(q, groups) sums of W less the pilot over each group."""
 
-    def residual_products(self, scale: Array, anchors: Array, rotation: Array | None) -> tuple[Array, Array]:
+    def residual_products(self, scale: Array, anchors: Array, rotation: Array | None) -> tuple[Array | None, Array]:
         """(q, groups) sums and (q, q) cross products of R = (W - anchor of the group), or of R' rotation.
 
-        The sums, 0 but for rounding, correct the means; they may be left at 0 where that is negligible.
+        The sums, 0 but for rounding, correct the means; they may be left at 0 where that is negligible, or be None.
         """
 
     def triangle(self, scale: Array, anchors: Array) -> Array:
@@ -120,8 +120,8 @@ class HostRows:
 
     def residual_products(
         self, scale: np.ndarray, anchors: np.ndarray, rotation: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        total, products = np.zeros_like(anchors), np.zeros((self.columns, self.columns))
+    ) -> tuple[np.ndarray | None, np.ndarray]:
+        total, products = None, np.zeros((self.columns, self.columns))
         seen, careful = 0, None
         for block, codes, weights in self._residuals(scale, anchors):
             rotated = block if rotation is None else rotation.T @ block
@@ -131,10 +131,13 @@ class HostRows:
                 least = products.diagonal() / len(codes)
                 careful = (least < SPREAD) | self._lossy(scale, anchors, np.sqrt(least) / NEGLIGIBLE)
             seen += len(codes)
-            _add_by_group(total, codes, weighted, careful)
+            if careful is None or careful.any():
+                total = np.zeros_like(anchors) if total is None else total
+                _add_by_group(total, codes, weighted, careful)
         if careful is not None:
             doubtful = ~careful & (products.diagonal() < SPREAD * seen)  # the first block was not like the others
             if doubtful.any():
+                total = np.zeros_like(anchors) if total is None else total
                 for block, codes, _ in self._residuals(scale, anchors):
                     _add_by_group(total, codes, block, doubtful)
         return total, products
@@ -146,10 +149,13 @@ class HostRows:
         each of b blocks first: sqrt(m / b) + sqrt(b) at most. And the mean itself is rounded.
         """
         blocks = math.ceil(len(self.values) / self.block)
-        root, pilot = np.sqrt(self.sizes), (self.first * scale)[:, None]
-        steps = root * np.minimum(root, root / math.sqrt(blocks) + math.sqrt(blocks)) / 2
+        steps_of = lambda root: root * np.minimum(root, root / math.sqrt(blocks) + math.sqrt(blocks)) / 2
+        root, pilot = np.sqrt(self.sizes.max()), (self.first * scale)[:, None]
         reach = np.maximum(anchors.max(axis=1), -anchors.min(axis=1))
-        far = np.maximum(steps.max() * (reach + abs(pilot[:, 0])), root.max() * reach) > most
+        far = np.maximum(steps_of(root) * (reach + abs(pilot[:, 0])), root * reach) > most
+        if far.any():
+            root = np.sqrt(self.sizes)
+            steps = steps_of(root)
         for i in np.flatnonzero(far):  # the largest group need not be the one that lies far off
             far[i] = (np.maximum(steps * abs(anchors[i] - pilot[i]), root * abs(anchors[i])) > most[i]).any()
         return far
