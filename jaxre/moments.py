@@ -26,7 +26,8 @@ from jaxre.frame import (
 )
 from jaxre.labels import encode
 from jaxre.records import record
-from jaxre.rows import MANY, Array, Rows, TracedRows
+from jaxre.rows import MANY, Array, HostRows, Rows, TracedRows
+from jaxre.settings import platform
 from jaxre.status import Status
 
 
@@ -139,7 +140,31 @@ def group_moments(
     if w is not None and w.shape != y.shape:
         raise ValueError(f"values and weights must have one length, got {y.shape} and {w.shape}.")
     known = None if within is None else real_array(within, "within").astype(y.dtype)
-    return moments_of(TracedRows(y, codes, x, count, w), known)
+    rows = _rows_on_host(y, codes, x, count, w, known)
+    if rows is None:
+        return moments_of(TracedRows(y, codes, x, count, w), known)
+    with np.errstate(all="ignore"):  # what overflows ends in a status
+        return moments_of(rows, None if known is None else np.asarray(known))
+
+
+def _rows_on_host(y: Array, codes: Array, x: Array | None, count: int, w: Array | None, known: Array) -> Rows | None:
+    """Concrete rows in double precision on a CPU, where NumPy has nothing to compile; None where JAX is to do it.
+
+    It is JAX's, too, to say of what is no finite number, label or weight that it is none.
+    """
+    if y.dtype != np.float64 or platform() != "cpu":
+        return None
+    if any(isinstance(given, jax.core.Tracer) for given in (y, codes, x, w, known)):
+        return None
+    table, weights = (None if given is None else np.asarray(given, float) for given in (x, w))
+    values = np.asarray(y)
+    columns = values[:, None] if table is None else np.column_stack([table, values])
+    extremes = columns.min(axis=0), columns.max(axis=0)
+    labelled = codes.min() >= 0 and codes.max() < count
+    weighed = weights is None or (np.isfinite(weights).all() and weights.min() > 0)
+    if not (np.isfinite(extremes).all() and labelled and weighed):
+        return None
+    return HostRows(values, codes.astype(np.intp), table, np.bincount(codes, minlength=count), extremes, weights)
 
 
 def codes_of(groups: ArrayLike | Sequence[Hashable], num_groups: int | None) -> tuple[Any, int]:

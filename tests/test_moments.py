@@ -14,6 +14,7 @@ from jaxre import Status
 pytestmark = pytest.mark.usefixtures("x64")
 
 TRACED = jax.jit(jaxre.group_moments, static_argnames="num_groups")
+EAGER = jaxre.group_moments  # concrete rows in double precision go by NumPy
 REML = jax.jit(jaxre.reml)
 NUMBERS = ("within", "between", "ratio", "icc", "beta", "beta_cov", "beta_se", "log_likelihood")
 ROWS = 12
@@ -173,11 +174,35 @@ def test_host_moments_have_the_same_status(case):
     assert Status(int(designs.moments(y, groups, x).status)) == expected
 
 
+@pytest.mark.parametrize("case", STATUSES)
+def test_outside_jit_the_status_is_the_same(case):
+    y, groups, x, expected = STATUSES[case]
+    assert Status(int(EAGER(y, groups, x, num_groups=ROWS).status)) == expected
+
+
+@pytest.mark.parametrize("within", [None, 0.7])
+@pytest.mark.parametrize("weights", [None, RNG.uniform(0.5, 2, size=ROWS)], ids=["equal", "weighted"])
+@pytest.mark.parametrize("x", [None, X], ids=["alone", "covariates"])
+def test_outside_jit_numpy_makes_the_same_moments(x, weights, within):
+    """The two orders of adding up a dozen rows differ by a few units in the last place of a sum."""
+    one, other = (form(Y, LABELS, x, weights=weights, within=within, num_groups=5) for form in (EAGER, TRACED))
+    assert isinstance(one.means, np.ndarray)
+    assert not isinstance(other.means, np.ndarray)
+    assert_same_likelihood(one, other, rtol=1e-13)
+
+
+@pytest.mark.parametrize("wrong", [-1.0, 0.0, np.nan, np.inf])
+def test_outside_jit_a_wrong_weight_is_invalid(wrong):
+    assert EAGER(Y, LABELS, weights=np.where(ONE_EACH == 2, wrong, 1.0)).status == Status.INVALID
+    assert EAGER(Y, LABELS, within=wrong).status == Status.INVALID
+
+
 @pytest.mark.parametrize("label", [-1, 12, 1000])
 def test_a_label_out_of_range_is_invalid(label):
-    found = TRACED(Y, np.where(ONE_EACH == 7, label, LABELS), None, num_groups=ROWS)
-    assert found.status == Status.INVALID
-    assert np.isnan(REML(found).between)
+    for form in (TRACED, EAGER):
+        found = form(Y, np.where(ONE_EACH == 7, label, LABELS), None, num_groups=ROWS)
+        assert found.status == Status.INVALID
+        assert np.isnan(REML(found).between)
 
 
 @pytest.mark.parametrize("case", [name for name, parts in STATUSES.items() if parts[-1].failed])
