@@ -32,6 +32,8 @@ OF_COEFFICIENTS = (*TESTS, *ADJUSTED)
 SUMMARY = (*OF_COEFFICIENTS, *F_TEST, *EXACT, *PROFILE)
 EVERY = "inference"  # the name that stands for all of these that a method has
 UNTRUNCATED = tuple(f"{name}_untruncated" for name in EXACT)
+SIDES = {"lower": "low", "upper": "high"}  # of a bound, and the end of the one-sided interval that it is
+BOUNDS = tuple(f"{name}_{side}_bound" for name in ("ratio", "icc") for side in SIDES)
 PROFILE_OF_RATIOS = tuple(f"{name}_profile_{end}" for name in RATIOS for end in ENDS)
 ERRORS = ("within_se", "between_se", "log_within_se", "log_between_se")
 WALD = tuple(f"{name}_wald_{end}" for name in (*PARAMETERS, *RATIOS) for end in ENDS)
@@ -39,7 +41,7 @@ MEASURES = ("single", "single_low", "single_high", "average", "average_low", "av
 ICC_MEASURES = tuple(f"icc_{name}" for name in MEASURES)
 CRITERIA = ("aic", "bic", "conditional_aic", "r2_marginal", "r2_conditional")
 LIKELIHOOD_RATIO = ("lr_statistic", "lr_p_asymptotic")
-FURTHER = (*UNTRUNCATED, *PROFILE_OF_RATIOS, *ERRORS, *WALD, *ICC_MEASURES, *CRITERIA, *LIKELIHOOD_RATIO)
+FURTHER = (*UNTRUNCATED, *BOUNDS, *PROFILE_OF_RATIOS, *ERRORS, *WALD, *ICC_MEASURES, *CRITERIA, *LIKELIHOOD_RATIO)
 COLUMNS = (*SUMMARY, *FURTHER)
 OF_LIKELIHOOD = {*PROFILE, *PROFILE_OF_RATIOS, *LIKELIHOOD_RATIO}  # which the analysis of variance has not
 
@@ -70,6 +72,11 @@ def inference_of_one(
     if asked & {*EXACT, *UNTRUNCATED}:
         interval = exact_interval(strata, level)
         found |= {name: getattr(interval, name) for name in (*EXACT, *UNTRUNCATED)}
+    for side, end in SIDES.items():
+        bounds = {f"{name}_{side}_bound": f"{name}_{end}" for name in ("ratio", "icc")}
+        if asked & set(bounds):
+            interval = exact_interval(strata, level, side=side)
+            found |= {column: getattr(interval, name) for column, name in bounds.items()}
     if asked & {*PROFILE, *PROFILE_OF_RATIOS}:
         parameters = (*(PARAMETERS if asked & set(PROFILE) else ()), *RATIOS)
         peak: Peak = peak_of(estimate)

@@ -191,23 +191,30 @@ def _of_strata(optimum: Optimum, strata: Strata, *, restricted: bool) -> Estimat
     return in_user_units(optimum, strata.frame, strata.rows, strata.status, restricted=restricted)
 
 
-def in_user_units(optimum: Optimum, frame: Frame, rows: Array, status: Array, *, restricted: bool) -> Estimate:
-    """The estimate that an optimum means, with what the status takes away."""
+def in_user_units(
+    optimum: Optimum, frame: Frame, rows: Array, status: Array, *, restricted: bool, variances: Array | None = None
+) -> Estimate:
+    """The estimate that an optimum means, with what the status takes away.
+
+    `variances` (p,) is the diagonal of `gamma_cov` where that is known apart, and the frame the user's but for scale.
+    """
     ratio, within = optimum.ratio, optimum.within
     n = rows - (optimum.gamma.shape[-1] if restricted else 0)
     criterion = minus_2_log_likelihood(optimum, n, within, frame, restricted)
     sigma_2 = within / frame.scale / frame.scale
     between = ratio * within / frame.scale / frame.scale
     if jnp.ndim(frame.transform) == 0:  # coefficients in the user's coordinates but for the scale
-        beta_cov = within * frame.transform * frame.transform * optimum.gamma_cov
+        unit = within * frame.transform * frame.transform
+        beta_cov = unit * optimum.gamma_cov
+        variances = unit * (jnp.diagonal(optimum.gamma_cov) if variances is None else variances)
         beta = frame.origin + frame.transform * optimum.gamma
     else:
         beta_cov = within * (frame.transform @ optimum.gamma_cov @ frame.transform.T)
         beta = frame.origin + frame.transform @ optimum.gamma
-    variances = jnp.diagonal(beta_cov)
+        variances = jnp.diagonal(beta_cov)
 
     tiny = jnp.finfo(within.dtype).tiny
-    representable = jnp.isfinite(sigma_2 + between + jnp.abs(beta_cov).sum() + jnp.abs(beta).sum())
+    representable = jnp.isfinite(sigma_2 + between + variances.sum() + jnp.abs(beta).sum())
     representable = representable & (sigma_2 >= tiny) & ((ratio == 0) | (between >= tiny)) & (variances.min() >= tiny)
     found = (status == Status.INTERIOR) & (optimum.code < Status.NOT_CONVERGED)
     status = jnp.maximum(optimum.code, status)

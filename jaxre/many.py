@@ -61,12 +61,13 @@ def fit_many(
             "f_p_value"; exact intervals, "ratio_low", "ratio_high", "icc_low", "icc_high"; profile-likelihood
             intervals, "between_low", "between_high" and so for "within", "sd_between", "sd_within", with
             "profile_settled" (all searches ended). "inference" stands for all of these. By name alone:
-            "ratio_low_untruncated" and so for each exact end; "ratio_profile_low" and so for the ICC; "within_se",
-            "between_se", "log_within_se", "log_between_se" by the observed information (the expected one for the
-            analysis of variance), and Wald's intervals "between_wald_low" and so for each variance, its root, the ratio
-            and the ICC; "icc_single", "icc_average", "icc_measurements" (ICC(1,1), ICC(1,k), k) with "icc_single_low"
-            and so on; "aic", "bic", "conditional_aic", "r2_marginal", "r2_conditional"; and "lr_statistic" with
-            "lr_p_asymptotic", the likelihood ratio against between = 0 with its asymptotic mixture.
+            "ratio_low_untruncated" and so for each exact end; exact one-sided bounds, each at the level by itself,
+            "ratio_lower_bound", "ratio_upper_bound" and so for the ICC; "ratio_profile_low" and so for the ICC;
+            "within_se", "between_se", "log_within_se", "log_between_se" by the observed information (the expected one
+            for the analysis of variance), and Wald's intervals "between_wald_low" and so for each variance, its root,
+            the ratio and the ICC; "icc_single", "icc_average", "icc_measurements" (ICC(1,1), ICC(1,k), k) with
+            "icc_single_low" and so on; "aic", "bic", "conditional_aic", "r2_marginal", "r2_conditional"; and
+            "lr_statistic" with "lr_p_asymptotic", the likelihood ratio against between = 0 with its asymptotic mixture.
         chunk: columns of a matrix in memory at a time; by default as many as make 16 MB, or 128 MB if they have very
             many rows; 512 MB for a GPU. A long table is in memory as it is, and taken four million rows at a time if
             its datasets come one after the other; an iterable is taken 2048 datasets at a time.

@@ -17,6 +17,7 @@ from jaxre.strata import stratify
 
 INK, PALE, ACCENT = "#1f3b57", "#9db4c8", "#b5452c"
 MOST_LABELS = 40  # groups that are named on an axis
+NAME = 0.2  # inches that a name takes
 NAMED = 3  # points that a picture names
 LABELS = {
     "ratio": "variance ratio, between / within",
@@ -55,7 +56,8 @@ def caterpillar(fit: Fit, level: float = 0.95, axis: Axis = None) -> Axis:
         >>> print(jaxre.plots.caterpillar(fit).get_xlabel())
         predicted group effect, 95 % intervals
     """
-    axis, found = _axis(axis), fit.group_effects(level)
+    groups = len(fit.groups)
+    axis, found = _axis(axis, NAME * groups if groups <= MOST_LABELS else 0), fit.group_effects(level)
     order, place = np.argsort(found.effect, kind="stable"), np.arange(len(fit.groups))
     low, high = found.effect_low[order], found.effect_high[order]
     few = len(order) <= MOST_LABELS
@@ -102,25 +104,27 @@ def profile_likelihood(fit: Fit, parameter: str = "sd_between", level: float = 0
         raise ValueError(f"parameter must be one of {', '.join(map(repr, LABELS))}, got {parameter!r}.")
     interval = fit.profile_interval(parameter, level)
     axis, low, high = _axis(axis), float(interval.low), float(interval.high)
-    margin = 0.35 * (high - low)
-    most = min(high + margin, 1 - 1e-9) if parameter == "icc" else high + margin
-    values = np.linspace(max(low - margin, 0), most, 401)
-    values = np.sort(np.append(values, [low, high, float(interval.estimate)]))
+    places, heights = local_optima(fit, parameter)
+    shown = np.array([low, high, float(interval.estimate), *places])  # an optimum may lie outside the interval
+    shown = shown[np.isfinite(shown)]
+    margin = 0.35 * (shown.max() - shown.min() if np.isfinite(high) else 10 * shown.max())
+    most = min(shown.max() + margin, 1 - 1e-9) if parameter == "icc" else shown.max() + margin
+    values = np.linspace(max(shown.min() - margin, 0), most, 401)
+    values = np.unique(np.append(values, shown))
     rise = profile_rise(fit, parameter, values)
     with host_settings():
         limit = float(chi2_quantile(level_of(level)))
     axis.axhline(limit, color=ACCENT, linewidth=1, linestyle="--")
     inside = (values >= low) & (values <= high)
     axis.fill_between(values[inside], 0, np.minimum(rise[inside], limit), color=PALE, alpha=0.35, linewidth=0)
-    axis.vlines([low, high], 0, limit, color=ACCENT, linewidth=1)
+    axis.vlines([end for end in (low, high) if np.isfinite(end)], 0, limit, color=ACCENT, linewidth=1)
     axis.plot(values, rise, color=INK, linewidth=1.8)
-    places, heights = local_optima(fit, parameter)
     best = np.argmin(heights)
     axis.plot(places, heights, "o", color=INK, markerfacecolor="white", markersize=7, zorder=3, clip_on=False)
     axis.plot(places[best], heights[best], "o", color=INK, markersize=7, zorder=4, clip_on=False)
     axis.annotate(
         f"{100 * level:g} %: {low:.4g} to {high:.4g}",
-        ((low + high) / 2, limit),
+        ((low + min(high, most)) / 2, limit),
         xytext=(0, 5),
         textcoords="offset points",
         ha="center",
@@ -331,14 +335,15 @@ def _vertex(height: np.ndarray) -> float:
     return float(middle - (left - right) ** 2 / (8 * bend)) if bend > 0 else float(middle)
 
 
-def _axis(axis: Axis) -> Axis:
+def _axis(axis: Axis, height: float = 0.0) -> Axis:
+    """The axis, or a new one, so high in inches if that is more than usual."""
     if axis is not None:
         return axis
     try:
         import matplotlib.pyplot as plt
     except ModuleNotFoundError:
         raise ImportError("pictures need matplotlib: pip install 'jaxre[plot]'.") from None
-    return plt.subplots(figsize=(6, 4), layout="constrained")[1]
+    return plt.subplots(figsize=(6, max(4, height)), layout="constrained")[1]
 
 
 def _clean(axis: Axis) -> Axis:

@@ -259,7 +259,7 @@ def estimate_one(design: SharedDesign, data: Reduced, method: str, whole: bool) 
         found = (whole_search if whole else quick_search)(spectral_curve((spectrum, outcome)))
         ratio, settled, code, untruncated = found.ratio, found.settled, code_of(found), found.ratio
         facts = {name: getattr(found, name) for name in ("certified", "optima", "optima_ratio", "gap", "steps")}
-    at = spectral_profile(spectrum, outcome, ratio)
+    at = spectral_profile(spectrum, outcome, ratio, simple=len(spectrum.values) == len(design.member))
     if method != "anova":
         within = at.quadratic / spectrum.degrees
     shrunk = ratio / (1 + ratio * spectrum.values)  # lambda S_i
@@ -267,7 +267,10 @@ def estimate_one(design: SharedDesign, data: Reduced, method: str, whole: bool) 
     every = shrunk[design.member] if len(shrunk) < len(design.member) else shrunk
     gamma = data.coefficients - product(design.shift, every * data.coordinates)
     p = gamma.shape[0]
-    spread = product(design.cov_2.reshape(p * p, -1), shrunk).reshape(p, p)
+    of_shrunk = design.cov_2.reshape(p * p, -1)
+    spread = product(of_shrunk, shrunk).reshape(p, p)
+    variances = product(of_shrunk[:: p + 1], shrunk)  # apart, so that nobody pays for covariances who wants none
+    variances = jnp.diagonal(design.cov) + ratio * jnp.diagonal(design.cov_1) + variances
     optimum = Optimum(
         ratio=ratio,
         within=within,
@@ -284,7 +287,9 @@ def estimate_one(design: SharedDesign, data: Reduced, method: str, whole: bool) 
     origin = jnp.where(jnp.arange(p) == 0, data.pilot, 0).astype(dtype)
     frame = Frame(origin=origin, transform=1 / scale, scale=scale, log_volume=design.log_volume.astype(dtype))
     rows = spectrum.rows.astype(dtype)
-    return in_user_units(optimum, frame, rows, data.status, restricted=restricted), settled
+    return in_user_units(
+        optimum, frame, rows, data.status, restricted=restricted, variances=variances.astype(dtype)
+    ), settled
 
 
 def predict_one(design: SharedDesign, data: Reduced, estimate: Estimate) -> tuple[Array, Array]:

@@ -12,6 +12,7 @@ products with bounds of phi_i and of its slope that are computed once (`proof_of
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -25,6 +26,7 @@ from jaxre.rows import Array
 UNROLLED = 48  # eigenvalues up to which the sums are written out, so that they fuse under vmap
 MESH = 2048  # intervals over lambda >= 0 on which phi_i is bounded
 PARTS = 4  # intervals of the proof, each many of the mesh
+LOGS = 8  # factors of a determinant that share a logarithm
 EQUAL = 1e-11  # relative distance below which eigenvalues are one
 
 
@@ -151,8 +153,20 @@ def sums(terms: int, term: Any, *columns: Array) -> tuple[Array, ...]:
     return jax.lax.fori_loop(1, terms, add, first)
 
 
-def spectral_profile(spectrum: Spectrum, outcome: Coordinates, ratio: Array) -> Profile:
-    """Q and L at a ratio, with derivatives; O(r)."""
+def log_of_product(values: Array, ratio: Array) -> Array:
+    """Sum of log(1 + ratio nu_i) over few values in ascending order, with a logarithm for LOGS of them.
+
+    Each factor is taken relative to the largest, so that no product overflows; it is off by a few units of 1.
+    """
+    most = 1 + ratio * values[-1]
+    share = 1 / most
+    factors = [(1 + ratio * value) * share for value in values[:-1]]
+    blocks = [factors[i : i + LOGS] for i in range(0, len(factors), LOGS)]
+    return len(values) * jnp.log(most) + sum(jnp.log(math.prod(block)) for block in blocks)
+
+
+def spectral_profile(spectrum: Spectrum, outcome: Coordinates, ratio: Array, simple: bool = False) -> Profile:
+    """Q and L at a ratio, with derivatives; O(r). `simple` where every eigenvalue of the design occurs once."""
 
     def of_q(nu: Array, t: Array) -> tuple[Array, ...]:
         shrunk = 1 / (1 + ratio * nu)
@@ -174,6 +188,8 @@ def spectral_profile(spectrum: Spectrum, outcome: Coordinates, ratio: Array) -> 
     else:
         zeroth, first, second = sums(len(nu), of_q, nu, t)
         log_det, log_det_1, log_det_2 = sums(len(k), of_log_det, k, m)
+    if simple and k is None and 1 < len(nu) <= UNROLLED:
+        log_det = log_of_product(nu, ratio)
     return Profile(
         ratio=ratio,
         quadratic=outcome.floor + zeroth,

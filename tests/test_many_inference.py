@@ -120,6 +120,9 @@ def further_of(fit, level):
     exact, measures, about = fit.exact_interval(level), fit.icc_measures(level), fit.criteria()
     errors = fit.information("expected" if fit.method == "anova" else "observed")
     found = {name: getattr(exact, name) for name in UNTRUNCATED}
+    lower, upper = (fit.exact_interval(level, side=side) for side in ("lower", "upper"))
+    found |= {"ratio_lower_bound": lower.ratio_low, "icc_lower_bound": lower.icc_low}
+    found |= {"ratio_upper_bound": upper.ratio_high, "icc_upper_bound": upper.icc_high}
     found |= {name: getattr(measures, name.removeprefix("icc_")) for name in ICC_MEASURES}
     found |= {name: getattr(about, name) for name in CRITERIA}
     found |= dict(zip(("within_se", "between_se"), errors.standard_error, strict=True))

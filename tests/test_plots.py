@@ -1,5 +1,7 @@
 """What a picture shows is what the functions say."""
 
+import itertools
+
 import designs
 import matplotlib as mpl
 import numpy as np
@@ -41,6 +43,16 @@ def test_caterpillar(dyestuff):
     assert plots.caterpillar(dyestuff, axis=axis) is axis
 
 
+@pytest.mark.parametrize("groups", [6, 40])
+def test_names_of_groups_do_not_overlap(groups):
+    y, codes, _ = designs.simulate(2, [3] * groups, 1.0)
+    axis = plots.caterpillar(jaxre.fit(y, codes))
+    axis.figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in axis.get_yticklabels()]
+    assert len(boxes) == groups
+    assert all(below.y1 <= above.y0 for below, above in itertools.pairwise(boxes))
+
+
 @pytest.mark.parametrize("parameter", ["ratio", "icc", "between", "sd_within", "total"])
 def test_the_profile_crosses_the_limit_at_the_ends_of_the_interval(dyestuff, parameter):
     """To 1e-6: of the parabola through three points of the grid."""
@@ -62,6 +74,18 @@ def test_every_local_optimum_is_marked(several):
     assert len(every) == 2
     assert best[0, 0] == pytest.approx(several.ratio, rel=1e-12)
     assert curve[:, 1].min() == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("level", [0.05, 0.95])
+@pytest.mark.parametrize("parameter", ["ratio", "icc", "sd_within"])
+def test_an_optimum_outside_the_interval_is_in_the_picture(several, parameter, level):
+    places, heights = plots.local_optima(several, parameter)
+    axis = plots.profile_likelihood(several, parameter, level)
+    interval = several.profile_interval(parameter, level)
+    assert level > 0.5 or not (interval.low <= places.min() and places.max() <= interval.high)
+    assert axis.get_xlim()[0] <= places.min()
+    assert places.max() <= axis.get_xlim()[1]
+    assert heights.max() < axis.get_ylim()[1]
 
 
 def test_quantiles_residuals_and_influence(dyestuff):
