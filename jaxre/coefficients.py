@@ -10,6 +10,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxre.coefficient_error import CoefficientError
+from jaxre.columns import numbers
 from jaxre.components import Components
 from jaxre.distributions import f_tails, level_of, t_p_value, t_quantile
 from jaxre.eager import compiled_alone
@@ -224,6 +225,15 @@ def _kenward_roger(
     statistic = scaling * (estimate @ jnp.linalg.solve(adjusted, estimate)) / q
     df1 = jnp.asarray(q, statistic.dtype)
     return ContrastTest(statistic=statistic, df1=df1, df2=df2, p_value=f_tails(statistic, df1, df2)[1], scaling=scaling)
+
+
+def contrast_rows(contrasts: ArrayLike, p: int | None = None) -> np.ndarray:
+    """Concrete contrasts as rows of L, of so many coefficients if that is known."""
+    rows = np.atleast_2d(numbers(contrasts, "contrasts"))
+    if rows.ndim != 2 or (p is not None and rows.shape[1] != p):
+        columns = "p" if p is None else p
+        raise ValueError(f"contrasts must have shape (q, {columns}), a column for each coefficient, got {rows.shape}.")
+    return rows
 
 
 def independent(rows: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import jax.numpy as jnp
 
-from jaxre.coefficients import coefficient_tests
+from jaxre.coefficients import coefficient_tests, contrast_test
 from jaxre.components import Components
 from jaxre.criteria import criteria
 from jaxre.estimate import Estimate
@@ -41,19 +41,43 @@ MEASURES = ("single", "single_low", "single_high", "average", "average_low", "av
 ICC_MEASURES = tuple(f"icc_{name}" for name in MEASURES)
 CRITERIA = ("aic", "bic", "conditional_aic", "r2_marginal", "r2_conditional")
 LIKELIHOOD_RATIO = ("lr_statistic", "lr_p_asymptotic")
+OF_CONTRASTS = {  # of each row of L beta, and what it is in `CoefficientTests`
+    "contrast_estimate": "estimate",
+    "contrast_se": "standard_error",
+    "contrast_df": "df",
+    "contrast_t": "t",
+    "contrast_p_value": "p_value",
+    "contrast_low": "low",
+    "contrast_high": "high",
+}
+JOINT = {  # of all rows, and what it is in `ContrastTest`
+    "contrasts_f": "statistic",
+    "contrasts_f_df1": "df1",
+    "contrasts_f_df2": "df2",
+    "contrasts_f_p_value": "p_value",
+}
+CONTRASTS = (*OF_CONTRASTS, *JOINT)
 FURTHER = (*UNTRUNCATED, *BOUNDS, *PROFILE_OF_RATIOS, *ERRORS, *WALD, *ICC_MEASURES, *CRITERIA, *LIKELIHOOD_RATIO)
-COLUMNS = (*SUMMARY, *FURTHER)
+COLUMNS = (*SUMMARY, *FURTHER, *CONTRASTS)
 OF_LIKELIHOOD = {*PROFILE, *PROFILE_OF_RATIOS, *LIKELIHOOD_RATIO}  # which the analysis of variance has not
 
 
-def available(method: str, df: str) -> tuple[str, ...]:
-    """The columns that there are by a method and with those degrees of freedom."""
+def available(method: str, df: str, contrasts: bool) -> tuple[str, ...]:
+    """The columns that there are by a method and with those degrees of freedom, with or without contrasts."""
     absent = {*(() if df == "kenward-roger" else ADJUSTED), *(OF_LIKELIHOOD if method == "anova" else ())}
+    absent |= set(() if contrasts else CONTRASTS)
     return tuple(name for name in COLUMNS if name not in absent)
 
 
 def inference_of_one(
-    strata: Strata, estimate: Estimate, asked: Iterable[str], method: str, df: str, level: float, whole: bool
+    strata: Strata,
+    estimate: Estimate,
+    asked: Iterable[str],
+    method: str,
+    df: str,
+    level: float,
+    contrasts: tuple[tuple[float, ...], ...],
+    whole: bool,
 ) -> tuple[dict[str, Array], Array]:
     """The columns asked for, of one dataset, NaN where there is no estimate; and whether the search settled them."""
     asked, restricted, settled = set(asked), method != "ml", jnp.ones((), bool)
@@ -66,6 +90,12 @@ def inference_of_one(
         tests = coefficient_tests(strata, at, df=df, level=level, restricted=restricted, information=kind)
         found |= {name: getattr(tests, name.removeprefix("beta_")) for name in TESTS}
         found["beta_se_adjusted"] = tests.standard_error
+    if asked & set(CONTRASTS):
+        rows = jnp.asarray(contrasts, estimate.within.dtype)
+        tests = coefficient_tests(strata, at, rows, df=df, level=level, restricted=restricted, information=kind)
+        found |= {column: getattr(tests, name) for column, name in OF_CONTRASTS.items()}
+        joint = contrast_test(strata, at, rows, df=df, restricted=restricted, information=kind)
+        found |= {column: getattr(joint, name) for column, name in JOINT.items()}
     if asked & set(F_TEST):
         test = f_test(strata)
         found |= {name: getattr(test, name.removeprefix("f_")) for name in F_TEST}

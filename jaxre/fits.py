@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxre import report
 from jaxre.columns_of_inference import COLUMNS
-from jaxre.plan import Plan, widths
+from jaxre.plan import Plan
 
 KINDS = {"status": np.int32, "optima": np.int32, "steps": np.int32, "certified": bool, "profile_settled": bool}
 
@@ -82,7 +82,8 @@ class FitMany:
     steps: np.ndarray | None = None
     """(datasets,) int32, steps of the optimiser."""
     inference: dict[str, np.ndarray] | None = None
-    """tests and intervals that were asked for, by name: (datasets,), and (datasets, p) those of coefficients."""
+    """tests and intervals that were asked for, by name: (datasets,), and (datasets, p) those of coefficients,
+    (datasets, m) those of m contrasts."""
     blup: np.ndarray | None = None
     """(datasets, J) [y], predicted group effects, in the order of `groups`; NaN for a group without a row. With designs
     of their own (group_counts.sum(),)."""
@@ -117,7 +118,7 @@ def unpacked(
     """Named arrays with the datasets first from packed numbers."""
     shape_of = len(coefficients), 0 if groups is None else len(groups)
     rows, fields = plan.rows(out, *shape_of), dict[str, Any]()
-    for name, shape in widths(plan.quantities, *shape_of):
+    for name, shape in plan.widths(*shape_of):
         part = rows[name]
         fields[name] = part[0].copy() if shape == () else np.moveaxis(part.reshape(*shape, -1), -1, 0).copy()
     for name, kind in KINDS.items():

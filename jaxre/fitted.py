@@ -14,8 +14,15 @@ from jax.typing import ArrayLike
 from jaxre import report, tidy
 from jaxre.bootstrap import Bootstrap, bootstrap, variances_and_mean
 from jaxre.checks import HomogeneityCheck, NormalityCheck, homogeneity_check, normality_check
-from jaxre.coefficients import CoefficientTests, ContrastTest, coefficient_tests, contrast_test, independent
-from jaxre.columns import Covariates, covariates_again, numbers
+from jaxre.coefficients import (
+    CoefficientTests,
+    ContrastTest,
+    coefficient_tests,
+    contrast_rows,
+    contrast_test,
+    independent,
+)
+from jaxre.columns import Covariates, covariates_again
 from jaxre.components import Components
 from jaxre.criteria import Criteria, criteria
 from jaxre.distributions import level_of
@@ -145,13 +152,13 @@ class Fit:
     ) -> CoefficientTests:
         """t tests and intervals of the coefficients or of the rows of L beta; see `jaxre.coefficient_tests`."""
         words = {"df": df_of(self.method, df), **self._words}
-        numbers = (self.components, None if contrasts is None else _rows(contrasts, self.p), level_of(level))
+        numbers = (self.components, None if contrasts is None else contrast_rows(contrasts, self.p), level_of(level))
         return on_host(_coefficient_tests, self.moments, *numbers, **words)
 
     def contrast_test(self, contrasts: ArrayLike, *, df: str | None = None) -> ContrastTest:
         """Joint F test of L beta = 0; see `jaxre.contrast_test`."""
-        words = {"df": df_of(self.method, df), **self._words}
-        return on_host(contrast_test, self.moments, self.components, independent(_rows(contrasts, self.p)), **words)
+        words, rows = {"df": df_of(self.method, df), **self._words}, independent(contrast_rows(contrasts, self.p))
+        return on_host(contrast_test, self.moments, self.components, rows, **words)
 
     def information(self, kind: str = "observed") -> Information:
         """Information about (within, between), with standard errors; see `jaxre.information`."""
@@ -389,10 +396,3 @@ def _predictions(
     rows: tuple[Any, Any, Any], moments: GroupMoments, components: Components, level: Any, method: str
 ) -> Predictions:
     return predictions(moments, components, *rows, method=method, level=level)
-
-
-def _rows(contrasts: ArrayLike, p: int) -> np.ndarray:
-    rows = np.atleast_2d(numbers(contrasts, "contrasts"))
-    if rows.ndim != 2 or rows.shape[1] != p:
-        raise ValueError(f"contrasts must have shape (q, {p}), a column for each coefficient, got {rows.shape}.")
-    return rows

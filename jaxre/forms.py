@@ -121,7 +121,7 @@ def _prepare_strata(kind: Array, data: Strata) -> Strata:
 
 def _one_of_strata(_: Any, data: Strata, plan: Plan, whole: bool) -> tuple[Estimate, Array, dict[str, Array]]:
     estimate, settled = estimate_of(data, plan.method, whole)
-    words = plan.quantities, plan.method, plan.df, plan.level
+    words = plan.quantities, plan.method, plan.df, plan.level, plan.contrasts
     columns, known = inference_of_one(data, estimate, *words, whole)
     return estimate, settled & known, columns
 

@@ -10,7 +10,8 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
-from jaxre.columns_of_inference import COLUMNS, EVERY, SUMMARY, available
+from jaxre.coefficients import contrast_rows, independent
+from jaxre.columns_of_inference import COLUMNS, CONTRASTS, EVERY, SUMMARY, available
 from jaxre.distributions import level_of
 from jaxre.fits import FitMany
 from jaxre.inference import df_of
@@ -38,6 +39,7 @@ def fit_many(
     precision: str = "double",
     level: float = 0.95,
     df: str | None = None,
+    contrasts: ArrayLike | None = None,
 ) -> FitMany:
     """Fitted one-way random-effects models for many datasets.
 
@@ -77,13 +79,18 @@ def fit_many(
             then all is done in single.
         level: [1], of the intervals.
         df: "kenward-roger", the default for REML, or "satterthwaite".
+        contrasts: (m, p) or (p,) [x], independent rows of L, each a combination of the coefficients, the intercept
+            first. They add columns to `fits.inference`: of each row "contrast_estimate", "contrast_se", "contrast_df",
+            "contrast_t", "contrast_p_value", "contrast_low", "contrast_high", (datasets, m); and the joint F test of
+            L beta = 0, "contrasts_f", "contrasts_f_df1", "contrasts_f_df2", "contrasts_f_p_value".
 
     Returns:
         FitMany.
 
     Errors:
         ValueError or TypeError for an unknown method, quantity, precision, level or df, shapes that do not fit, values
-        that are not numbers, infinite covariates, or a chunk too large for memory. Never for the values of a dataset.
+        that are not numbers, infinite covariates, contrasts that depend on each other, or a chunk too large for memory.
+        Never for the values of a dataset.
 
     Source: README, "The pipeline"; the shared design in spectral form, as for `fit` otherwise.
 
@@ -96,7 +103,8 @@ def fit_many(
     """
     _check_options(method, chunk, precision)
     df, level = df_of(method, df), float(level_of(level))
-    plan = Plan(_named(quantities, method, df), method, precision, _mesh(mesh), df, level)
+    rows = () if contrasts is None else tuple(map(tuple, independent(contrast_rows(contrasts)).tolist()))
+    plan = Plan(_named(quantities, method, df, bool(rows)), method, precision, _mesh(mesh), df, level, rows)
     if groups is None:
         if hasattr(values, "shape"):
             raise ValueError("groups is missing: pass one label for each row of values.")
@@ -133,13 +141,13 @@ def _check_options(method: str, chunk: int | None, precision: str) -> None:
         raise ValueError(f"chunk must be a positive number of datasets, got {chunk!r}.")
 
 
-def _named(quantities: Sequence[str], method: str, df: str) -> tuple[str, ...]:
-    """The quantities asked for, the status first."""
+def _named(quantities: Sequence[str], method: str, df: str, contrasts: bool) -> tuple[str, ...]:
+    """The quantities asked for, the status first, those of contrasts last."""
     if isinstance(quantities, str):
         quantities = (quantities,)
     if not isinstance(quantities, Iterable):
         raise TypeError(f"quantities must be names of fields, got {quantities!r}.")
-    columns = available(method, df)
+    columns = available(method, df, contrasts)
     summary = [name for name in columns if name in SUMMARY]
     names = [one for name in quantities for one in (summary if name == EVERY else (name,))]
     unknown = [name for name in names if name not in (*QUANTITIES, *COLUMNS)]
@@ -148,6 +156,10 @@ def _named(quantities: Sequence[str], method: str, df: str) -> tuple[str, ...]:
             f"quantities has unknown names {unknown}; there are {', '.join((*QUANTITIES, *COLUMNS, EVERY))}."
         )
     absent = [name for name in names if name in COLUMNS and name not in columns]
+    if set(absent) & set(CONTRASTS):
+        raise ValueError(f"quantities has {absent}, but contrasts is missing; pass contrasts=, the rows of L.")
     if absent:
         raise ValueError(f"quantities has {absent}, which method={method!r} with df={df!r} has not; leave them out.")
+    if contrasts and not set(names) & set(CONTRASTS):
+        names += CONTRASTS
     return tuple(dict.fromkeys(["status", *names]))

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxre.columns_of_inference import COLUMNS, OF_COEFFICIENTS
+from jaxre.coefficients import contrast_rows
+from jaxre.columns_of_inference import COLUMNS, OF_COEFFICIENTS, OF_CONTRASTS
 from jaxre.search import KEPT_OPTIMA
 from jaxre.settings import platform
 
@@ -24,14 +25,6 @@ EFFECTS = ("blup", "blup_se")
 VARIANCES = ("between", "within", "ratio")  # that effects are computed from
 
 
-def widths(quantities: Sequence[str], p: int, groups: int) -> list[tuple[str, tuple[int, ...]]]:
-    """Names and shapes of one dataset's packed quantities."""
-    shapes: dict[str, tuple[int, ...]] = {"beta": (p,), "beta_se": (p,), "beta_cov": (p, p)}
-    shapes |= dict.fromkeys(OF_COEFFICIENTS, (p,))
-    shapes |= {"optima_ratio": (KEPT_OPTIMA,), "blup": (groups,), "blup_se": (groups,)}
-    return [(name, shapes.get(name, ())) for name in quantities]
-
-
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """What is to be computed, and where."""
@@ -43,6 +36,8 @@ class Plan:
     mesh: Mesh | None
     df: str = "satterthwaite"
     level: float = 0.95
+    contrasts: tuple[tuple[float, ...], ...] = ()
+    """rows of L, of which tests of L beta are wanted."""
 
     @property
     def devices(self) -> int:
@@ -73,10 +68,19 @@ class Plan:
         """The same without the effects, but with what they are computed from."""
         return self.only([*self.without_effects.quantities, *VARIANCES])
 
+    def widths(self, p: int, groups: int) -> list[tuple[str, tuple[int, ...]]]:
+        """Names and shapes of one dataset's packed quantities."""
+        if self.contrasts:
+            contrast_rows(np.array(self.contrasts), p)
+        shapes: dict[str, tuple[int, ...]] = {"beta": (p,), "beta_se": (p,), "beta_cov": (p, p)}
+        shapes |= dict.fromkeys(OF_COEFFICIENTS, (p,)) | dict.fromkeys(OF_CONTRASTS, (len(self.contrasts),))
+        shapes |= {"optima_ratio": (KEPT_OPTIMA,), "blup": (groups,), "blup_se": (groups,)}
+        return [(name, shapes.get(name, ())) for name in self.quantities]
+
     def rows(self, packed: np.ndarray, p: int, groups: int) -> dict[str, np.ndarray]:
         """(numbers of each, datasets) of each quantity, from all of them."""
         found, place = {}, 0
-        for name, shape in widths(self.quantities, p, groups):
+        for name, shape in self.widths(p, groups):
             found[name] = packed[place : place + math.prod(shape)]
             place += math.prod(shape)
         return found
@@ -92,4 +96,4 @@ class Plan:
 
     def numbers(self, p: int, groups: int) -> int:
         """Packed numbers of one dataset."""
-        return sum(math.prod(shape) for _, shape in widths(self.quantities, p, groups))
+        return sum(math.prod(shape) for _, shape in self.widths(p, groups))

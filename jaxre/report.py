@@ -176,7 +176,8 @@ def _range(counts: np.ndarray, kind: str) -> str:
 
 
 def columns_of_many(fits: Fitted) -> dict[str, np.ndarray]:
-    """Columns with a row for each dataset; those of a coefficient are named after it."""
+    """Columns with a row for each dataset; those of a coefficient are named after it, those of contrasts by
+    number."""
     columns: dict[str, np.ndarray] = {} if fits.names is None else {"dataset": fits.names}
     columns |= {"rows": fits.rows, "dropped": fits.dropped, "groups": fits.group_counts}
     scalars = ("between", "within", "between_untruncated", "ratio", "icc", "log_likelihood")
@@ -189,7 +190,8 @@ def columns_of_many(fits: Fitted) -> dict[str, np.ndarray]:
         if table.ndim == 1:
             columns[name] = table
         else:
-            columns |= {f"{name}[{coefficient}]": table[:, i] for i, coefficient in enumerate(fits.coefficients)}
+            of = range(table.shape[1]) if name.startswith("contrast_") else fits.coefficients
+            columns |= {f"{name}[{row}]": table[:, i] for i, row in enumerate(of)}
     names = {code: Status(code).name.lower() for code in np.unique(fits.status).tolist()}
     columns["status"] = np.array([names[code] for code in fits.status.tolist()], object)
     for name in ("certified", "optima", "gap"):

@@ -7,9 +7,12 @@ import pytest
 import jaxre
 from jaxre.columns_of_inference import (
     ADJUSTED,
+    CONTRASTS,
     CRITERIA,
     FURTHER,
     ICC_MEASURES,
+    JOINT,
+    OF_CONTRASTS,
     OF_LIKELIHOOD,
     PARAMETERS,
     PROFILE,
@@ -159,6 +162,60 @@ def test_columns_that_come_by_name_alone(method, p):
                 fits.inference[name][i], expected[name], rtol=1e-8, atol=1e-10 * scale, err_msg=f"{name} of {i}"
             )
     assert (fits.between[:6] == 0).any()
+
+
+@pytest.mark.parametrize(("method", "df"), [("reml", None), ("ml", "satterthwaite")])
+def test_contrasts(method, df):
+    """Complete and incomplete outcomes, one of which has no estimate, against one fit at a time."""
+    values, groups, x = outcomes(SIZES), designs.labels(SIZES), designs.simulate(0, SIZES, p=3)[2]
+    values[3, 2] = np.nan
+    rows = np.array([[0.0, 1.0, -1.0], [1.0, 0.5, 0.0]])
+    fits = jaxre.fit_many(values, groups, x, method=method, quantities="between", contrasts=rows, level=0.8, df=df)
+    assert set(fits.inference) == set(CONTRASTS)
+    assert all(np.isnan(table[-1]).all() for table in fits.inference.values())
+    for i in range(6):
+        fit = jaxre.fit(values[:, i], groups, x, method=method)
+        each, joint = fit.coefficient_tests(rows, level=0.8), fit.contrast_test(rows)
+        for columns, tests in ((OF_CONTRASTS, each), (JOINT, joint)):
+            for column, name in columns.items():
+                # the degrees of freedom are ratios of differences: what is left of the estimate's 1e-12
+                np.testing.assert_allclose(fits.inference[column][i], getattr(tests, name), rtol=1e-8, err_msg=column)
+    table = fits.to_dict()
+    np.testing.assert_array_equal(table["contrast_estimate[1]"], fits.inference["contrast_estimate"][:, 1])
+
+
+def test_contrasts_of_a_long_table_and_of_an_iterable():
+    values, groups = outcomes(SIZES)[:, :3], designs.labels(SIZES)
+    items = [(column, groups) for column in values.T]
+    datasets = np.repeat(np.arange(3), len(groups))
+    expected = [jaxre.fit(*item).coefficient_tests([[2.0]]).low for item in items]
+    words = {"quantities": ("status", "contrast_low"), "contrasts": [2.0]}
+    for fits in (
+        jaxre.fit_many(items, **words),
+        jaxre.fit_many(values.T.ravel(), np.tile(groups, 3), datasets=datasets, **words),
+    ):
+        assert set(fits.inference) == {"contrast_low"}
+        np.testing.assert_allclose(fits.inference["contrast_low"], expected, rtol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("contrasts", "message"),
+    [
+        ([[1.0, 0.0]], r"contrasts must have shape \(q, 1\), a column for each coefficient, got \(1, 2\)"),
+        ([[1.0], [2.0]], "linearly independent, got 2 rows of rank 1"),
+        (np.ones((1, 1, 1)), "contrasts must have shape"),
+        ([[np.nan]], "finite"),
+        ("first", "contrasts must be numeric"),
+    ],
+)
+def test_contrasts_that_do_not_fit(contrasts, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        jaxre.fit_many(outcomes(SIZES), designs.labels(SIZES), contrasts=contrasts)
+
+
+def test_columns_of_contrasts_need_contrasts():
+    with pytest.raises(ValueError, match="contrasts is missing"):
+        jaxre.fit_many(outcomes(SIZES), designs.labels(SIZES), quantities="contrast_t")
 
 
 def test_misuse():
