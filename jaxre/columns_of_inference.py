@@ -32,8 +32,8 @@ OF_COEFFICIENTS = (*TESTS, *ADJUSTED)
 SUMMARY = (*OF_COEFFICIENTS, *F_TEST, *EXACT, *PROFILE)
 EVERY = "inference"  # the name that stands for all of these that a method has
 UNTRUNCATED = tuple(f"{name}_untruncated" for name in EXACT)
-SIDES = {"lower": "low", "upper": "high"}  # of a bound, and the end of the one-sided interval that it is
-BOUNDS = tuple(f"{name}_{side}_bound" for name in ("ratio", "icc") for side in SIDES)
+END_OF_BOUND = {"lower": "low", "upper": "high"}  # of a bound, and the end of the one-sided interval that it is
+BOUNDS = tuple(f"{name}_{side}_bound" for name in ("ratio", "icc") for side in END_OF_BOUND)
 PROFILE_OF_RATIOS = tuple(f"{name}_profile_{end}" for name in RATIOS for end in ENDS)
 ERRORS = ("within_se", "between_se", "log_within_se", "log_between_se")
 WALD = tuple(f"{name}_wald_{end}" for name in (*PARAMETERS, *RATIOS) for end in ENDS)
@@ -102,7 +102,7 @@ def inference_of_one(
     if asked & {*EXACT, *UNTRUNCATED}:
         interval = exact_interval(strata, level)
         found |= {name: getattr(interval, name) for name in (*EXACT, *UNTRUNCATED)}
-    for side, end in SIDES.items():
+    for side, end in END_OF_BOUND.items():
         bounds = {f"{name}_{side}_bound": f"{name}_{end}" for name in ("ratio", "icc")}
         if asked & set(bounds):
             interval = exact_interval(strata, level, side=side)

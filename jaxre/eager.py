@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxre.moments import GroupMoments, Strata
-from jaxre.settings import options_of, platform, quick_jit
+from jaxre.settings import is_small, options_of, platform, quick_jit, staging
 from jaxre.stacking import padded
 from jaxre.strata import as_strata
 
@@ -59,7 +59,7 @@ def _compiled_alone(function: F, prepare: Callable[[Any], Any]) -> F:
         words = {name: value for name, value in bound.items() if _is_word(value)}
         others = {name: value for name, value in bound.items() if name not in words}
         others[first] = prepare(moments)
-        return program(function, tuple(sorted(words.items())), strata_of(others[first]))(others)
+        return program(function, tuple(sorted(words.items())), small(others[first]))(others)
 
     return call  # type: ignore[return-value]
 
@@ -67,12 +67,13 @@ def _compiled_alone(function: F, prepare: Callable[[Any], Any]) -> F:
 def is_alone(moments: Any, others: Any = None) -> bool:
     """Whether these are moments of one dataset, and nothing is traced."""
     single = isinstance(moments, GroupMoments | Strata) and np.ndim(moments.sizes) == 1
-    return single and not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((moments, others)))
+    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((moments, others)))
+    return single and not traced and not staging()
 
 
-def strata_of(moments: GroupMoments | Strata) -> int | None:
-    """How many strata there are, None of moments by group."""
-    return len(moments.sizes) if isinstance(moments, Strata) else None
+def small(moments: GroupMoments | Strata) -> bool:
+    """Whether they are strata, and give little to compute; what is done for each group is more."""
+    return isinstance(moments, Strata) and is_small(len(moments.sizes), moments.means.shape[-1] - 1)
 
 
 def _is_word(value: Any) -> bool:
@@ -82,6 +83,6 @@ def _is_word(value: Any) -> bool:
 
 
 @functools.lru_cache(maxsize=256)
-def program(function: Callable[..., Any], words: tuple[tuple[str, Any], ...], strata: int | None) -> Any:
-    """From {name: array} to what the function makes of it and of the words, compiled as `options_of` the strata."""
-    return quick_jit(lambda others: function(**others, **dict(words)), platform(), options_of(strata))
+def program(function: Callable[..., Any], words: tuple[tuple[str, Any], ...], small: bool) -> Any:
+    """From {name: array} to what the function makes of it and of the words, compiled by `options_of`."""
+    return quick_jit(lambda others: function(**others, **dict(words)), platform(), options_of(small))

@@ -209,6 +209,7 @@ def in_user_units(
         variances = unit * (jnp.diagonal(optimum.gamma_cov) if variances is None else variances)
         beta = frame.origin + frame.transform * optimum.gamma
     else:
+        assert variances is None
         beta_cov = within * (frame.transform @ optimum.gamma_cov @ frame.transform.T)
         beta = frame.origin + frame.transform @ optimum.gamma
         variances = jnp.diagonal(beta_cov)

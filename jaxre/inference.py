@@ -15,7 +15,7 @@ from jaxre.coefficients import CoefficientTests, coefficient_tests
 from jaxre.components import Components
 from jaxre.criteria import Criteria, criteria
 from jaxre.distributions import level_of
-from jaxre.eager import bucket, bucketed
+from jaxre.eager import bucket, bucketed, small
 from jaxre.exact import ExactInterval, FTest, exact_interval, f_test
 from jaxre.moments import GroupMoments, Strata
 from jaxre.profile_interval import Peak, ProfileInterval, intervals_alone, intervals_at
@@ -59,7 +59,7 @@ def on_host(function: Callable[..., Any], moments: GroupMoments, *numbers: Any, 
     """function(strata, *numbers, **words) in double precision, compiled once for the words and the padded shapes."""
     with host_settings(), np.errstate(all="ignore"):
         strata = bucketed(moments)
-        found = _compiled(function, tuple(sorted(words.items())), len(strata.sizes))(strata, *numbers)
+        found = _compiled(function, tuple(sorted(words.items())), small(strata))(strata, *numbers)
         return as_numpy(found)
 
 
@@ -94,9 +94,9 @@ def on_many(function: Callable[..., Any], rows: tuple[np.ndarray, ...], *numbers
 
 
 @functools.lru_cache(maxsize=64)
-def _compiled(function: Callable[..., Any], words: tuple[tuple[str, Any], ...], strata: int | None = None) -> Any:
+def _compiled(function: Callable[..., Any], words: tuple[tuple[str, Any], ...], small: bool = False) -> Any:
     run = functools.partial(function, **dict(words))
-    return quick_jit(lambda *numbers: run(*numbers), platform(), options_of(strata))
+    return quick_jit(lambda *numbers: run(*numbers), platform(), options_of(small))
 
 
 def df_of(method: str, df: str | None) -> str:

@@ -18,7 +18,7 @@ from jaxre.labels import encode
 from jaxre.moments import GroupMoments, group_moments, moments_of
 from jaxre.records import record
 from jaxre.rows import Array
-from jaxre.settings import options_of, platform, quick_jit
+from jaxre.settings import is_small, options_of, platform, quick_jit
 
 ESTIMATORS = {"reml": reml, "ml": ml, "anova": anova}
 PADDED = 256  # groups up to which empty ones are added
@@ -100,7 +100,7 @@ def influence(
     cross, log_weights = add(products), None if weights is None else add(jnp.log(about.weights))
     data, refits = (
         (about, cross, log_weights, moments.frame),
-        functools.partial(_refits, method) if traced else _program(method, room),
+        functools.partial(_refits, method) if traced else _program(method, is_small(room, cross.shape[-1] - 1)),
     )
     asked = 1 + num_groups  # first all groups, with -1 left out
     if traced:
@@ -170,9 +170,9 @@ class GroupRows:
 
 
 @functools.cache
-def _program(method: str, groups: int) -> Any:
+def _program(method: str, small: bool) -> Any:
     """`_refits`, compiled."""
-    return quick_jit(functools.partial(_refits, method), platform(), options_of(groups))
+    return quick_jit(functools.partial(_refits, method), platform(), options_of(small))
 
 
 def _refits(

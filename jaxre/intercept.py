@@ -25,7 +25,8 @@ def host_moments(rows: HostRows) -> GroupMoments:
 def _passes(
     rows: HostRows, scale: float, pilot: float, sizes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray | None, float]:
-    """Anchors of the groups, and the sums and the product of what remains of the rows; see `HostRows`."""
+    """Anchors of the groups, and the sums and the product of what remains of the rows: by `HostRows`, or where these
+    are so few that it would add them up at once, without its blocks, which then take longer than the rows."""
     if len(rows.values) > RUN or rows.weights is not None:
         scales = np.array([scale])
         anchors = rows.sums(scales)  # in place, since many groups are large arrays

@@ -156,10 +156,11 @@ def _named(quantities: Sequence[str], method: str, df: str, contrasts: bool) -> 
             f"quantities has unknown names {unknown}; there are {', '.join((*QUANTITIES, *COLUMNS, EVERY))}."
         )
     absent = [name for name in names if name in COLUMNS and name not in columns]
-    if set(absent) & set(CONTRASTS):
+    others = [name for name in absent if name not in CONTRASTS]
+    if absent and not others:
         raise ValueError(f"quantities has {absent}, but contrasts is missing; pass contrasts=, the rows of L.")
     if absent:
-        raise ValueError(f"quantities has {absent}, which method={method!r} with df={df!r} has not; leave them out.")
+        raise ValueError(f"quantities has {others}, which method={method!r} with df={df!r} has not; leave them out.")
     if contrasts and not set(names) & set(CONTRASTS):
         names += CONTRASTS
     return tuple(dict.fromkeys(["status", *names]))

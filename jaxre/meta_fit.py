@@ -15,7 +15,7 @@ from jaxre.columns import Covariates, covariates_of, numbers, refuse_infinity, r
 from jaxre.distributions import level_of
 from jaxre.meta import METHODS, TESTS, MetaAnalysis, meta_analysis
 from jaxre.observations import MISSING
-from jaxre.settings import host_settings, options_of, platform, quick_jit
+from jaxre.settings import host_settings, is_small, options_of, platform, quick_jit
 from jaxre.status import Status
 
 
@@ -122,7 +122,7 @@ def fit_meta(
         missing_rows = np.full(_room(k) - k, np.nan)  # studies that are not there: few programs serve many sizes
         padded = np.append(y, missing_rows), np.append(v, missing_rows)
         wide = np.concatenate([x, np.full((len(missing_rows), p - 1), np.nan)]) if p > 1 else None
-        found = _compiled(method, test, _room(k))(*padded, wide, level)
+        found = _compiled(method, test, is_small(_room(k), p))(*padded, wide, level)
         found = jax.tree.map(lambda leaf: np.asarray(leaf)[()], found)
     status = Status(int(found.status))
     if status.failed:
@@ -147,6 +147,6 @@ def _room(studies: int) -> int:
 
 
 @functools.lru_cache(maxsize=32)
-def _compiled(method: str, test: str, studies: int) -> Any:
+def _compiled(method: str, test: str, small: bool) -> Any:
     run = lambda y, v, x, level: meta_analysis(y, v, x, method=method, test=test, level=level)
-    return quick_jit(run, platform(), options_of(studies))
+    return quick_jit(run, platform(), options_of(small))

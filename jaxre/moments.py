@@ -27,7 +27,7 @@ from jaxre.frame import (
 from jaxre.labels import encode
 from jaxre.records import record
 from jaxre.rows import MANY, Array, HostRows, Rows, TracedRows
-from jaxre.settings import platform
+from jaxre.settings import staging
 from jaxre.status import Status
 
 
@@ -105,7 +105,8 @@ def group_moments(
         num_groups: number of groups, padding included.
 
     Returns:
-        GroupMoments with arrays (groups,), (groups, p + 1) and (p + 1, p + 1).
+        GroupMoments with arrays (groups,), (groups, p + 1) and (p + 1, p + 1); NumPy's where the rows are concrete, in
+        double precision and on a CPU, where there is then nothing to compile, else JAX's.
 
     Errors:
         ValueError for shapes that do not fit, TypeError for what is not a real number. NaN, infinity, a label out of
@@ -140,28 +141,32 @@ def group_moments(
     if w is not None and w.shape != y.shape:
         raise ValueError(f"values and weights must have one length, got {y.shape} and {w.shape}.")
     known = None if within is None else real_array(within, "within").astype(y.dtype)
-    rows = _rows_on_host(y, codes, x, count, w, known)
-    if rows is None:
+    if not _on_host(y, codes, x, w, known):
         return moments_of(TracedRows(y, codes, x, count, w), known)
     with np.errstate(all="ignore"):  # what overflows ends in a status
-        return moments_of(rows, None if known is None else np.asarray(known))
+        rows = _rows_on_host(y, codes, x, count, w)
+        if rows is not None:
+            return moments_of(rows, None if known is None else np.asarray(known))
+    found: GroupMoments = jax.tree.map(np.asarray, moments_of(TracedRows(y, codes, x, count, w), known))
+    return found
 
 
-def _rows_on_host(y: Array, codes: Array, x: Array | None, count: int, w: Array | None, known: Array) -> Rows | None:
-    """Concrete rows in double precision on a CPU, where NumPy has nothing to compile; None where JAX is to do it.
+def _on_host(*given: Any) -> bool:
+    """Whether the rows, the first, are concrete, in double precision and on a CPU: NumPy has nothing to compile."""
+    if staging() or any(isinstance(one, jax.core.Tracer) for one in given):
+        return False
+    y: jax.Array = given[0]
+    return y.dtype == np.float64 and y.is_fully_addressable and {one.platform for one in y.devices()} == {"cpu"}
 
-    It is JAX's, too, to say of what is no finite number, label or weight that it is none.
-    """
-    if y.dtype != np.float64 or platform() != "cpu":
-        return None
-    if any(isinstance(given, jax.core.Tracer) for given in (y, codes, x, w, known)):
-        return None
+
+def _rows_on_host(y: Array, codes: Array, x: Array | None, count: int, w: Array | None) -> Rows | None:
+    """The rows in NumPy; None if they have a number, label or weight that is none, of which JAX says so."""
     table, weights = (None if given is None else np.asarray(given, float) for given in (x, w))
     values = np.asarray(y)
     columns = values[:, None] if table is None else np.column_stack([table, values])
     extremes = columns.min(axis=0), columns.max(axis=0)
     labelled = codes.min() >= 0 and codes.max() < count
-    weighed = weights is None or (np.isfinite(weights).all() and weights.min() > 0)
+    weighed = weights is None or (np.isfinite(weights.sum()) and weights.min() >= np.finfo(float).tiny)
     if not (np.isfinite(extremes).all() and labelled and weighed):
         return None
     return HostRows(values, codes.astype(np.intp), table, np.bincount(codes, minlength=count), extremes, weights)

@@ -22,7 +22,7 @@ from jaxre.frame import Frame
 from jaxre.moments import Strata
 from jaxre.optimum import anova_optimum, likelihood_optimum, quick_optimum
 from jaxre.search import KEPT_OPTIMA
-from jaxre.settings import host_settings, options_of, platform, quick_jit
+from jaxre.settings import host_settings, is_small, options_of, platform, quick_jit
 
 
 def estimate_one(strata: Strata, method: str, optimizer: optax.GradientTransformation | None) -> Estimate:
@@ -73,7 +73,7 @@ def _kernel(method: str, optimizer: optax.GradientTransformation | None, strata:
         numbers = [settled, *(getattr(estimate, name) for name in _ESTIMATE)]
         return jnp.concatenate([jnp.ravel(number).astype(packed.dtype) for number in numbers])
 
-    return quick_jit(run, platform(), options_of(strata))
+    return quick_jit(run, platform(), options_of(is_small(strata, p)))
 
 
 @functools.lru_cache(maxsize=64)

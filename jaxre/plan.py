@@ -69,7 +69,7 @@ class Plan:
         return self.only([*self.without_effects.quantities, *VARIANCES])
 
     def widths(self, p: int, groups: int) -> list[tuple[str, tuple[int, ...]]]:
-        """Names and shapes of one dataset's packed quantities."""
+        """Names and shapes of one dataset's packed quantities; an error where contrasts do not suit p coefficients."""
         if self.contrasts:
             contrast_rows(np.array(self.contrasts), p)
         shapes: dict[str, tuple[int, ...]] = {"beta": (p,), "beta_se": (p,), "beta_cov": (p, p)}

@@ -106,25 +106,24 @@ def profile_likelihood(fit: Fit, parameter: str = "sd_between", level: float = 0
     axis, low, high = _axis(axis), float(interval.low), float(interval.high)
     places, heights = local_optima(fit, parameter)
     shown = np.array([low, high, float(interval.estimate), *places])  # an optimum may lie outside the interval
-    shown = shown[np.isfinite(shown)]
-    margin = 0.35 * (shown.max() - shown.min() if np.isfinite(high) else 10 * shown.max())
+    margin = 0.35 * (shown.max() - shown.min())
     most = min(shown.max() + margin, 1 - 1e-9) if parameter == "icc" else shown.max() + margin
-    values = np.linspace(max(shown.min() - margin, 0), most, 401)
-    values = np.unique(np.append(values, shown))
+    pieces = np.linspace(max(shown.min() - margin, 0), most, 401), np.linspace(low, high, 201), shown
+    values = np.unique(np.concatenate(pieces))
     rise = profile_rise(fit, parameter, values)
     with host_settings():
         limit = float(chi2_quantile(level_of(level)))
     axis.axhline(limit, color=ACCENT, linewidth=1, linestyle="--")
     inside = (values >= low) & (values <= high)
     axis.fill_between(values[inside], 0, np.minimum(rise[inside], limit), color=PALE, alpha=0.35, linewidth=0)
-    axis.vlines([end for end in (low, high) if np.isfinite(end)], 0, limit, color=ACCENT, linewidth=1)
+    axis.vlines([low, high], 0, limit, color=ACCENT, linewidth=1)
     axis.plot(values, rise, color=INK, linewidth=1.8)
     best = np.argmin(heights)
     axis.plot(places, heights, "o", color=INK, markerfacecolor="white", markersize=7, zorder=3, clip_on=False)
     axis.plot(places[best], heights[best], "o", color=INK, markersize=7, zorder=4, clip_on=False)
     axis.annotate(
         f"{100 * level:g} %: {low:.4g} to {high:.4g}",
-        ((low + min(high, most)) / 2, limit),
+        ((low + high) / 2, limit),
         xytext=(0, 5),
         textcoords="offset points",
         ha="center",

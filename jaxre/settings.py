@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 
 class own_settings:
@@ -87,7 +88,7 @@ _SETTINGS: tuple[tuple[str, Callable[[Any], Any], Any], ...] = (
 
 
 Options = list[dict[str, Any]]  # for the compiler, the best first; not every XLA knows each
-# half of the compile time again; but sums over many strata, or anything for each of many groups, then take longer
+# half of the compile time again; but with many strata, groups or coefficients a program then runs longer
 FEW: Options = [
     {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 0},
     {"xla_backend_optimization_level": 0},
@@ -105,14 +106,24 @@ BATCH: Options = [
     {},
 ][jax.__version_info__ >= (0, 12) :]
 LARGE: Options = [{"xla_cpu_use_fusion_emitters": False}, {}][jax.__version_info__ >= (0, 12) :]  # full speed
-FEW_STRATA = 64
+SMALL_WORK = 1 << 12  # numbers that one evaluation of the likelihood works on
 _LOCK = threading.Lock()
 WRITTEN_OUT = 2  # steps of a loop in one of its iterations on a GPU; see `repeat`
 
 
-def options_of(strata: int | None) -> Options:
-    """For the compiler, of a program of one dataset with so many strata; None where it works on groups."""
-    return SINGLE if strata is None or strata > FEW_STRATA else FEW
+def is_small(strata: int, p: int) -> bool:
+    """Whether a program of one dataset with so many strata, or groups, and coefficients has little to compute."""
+    return strata * p * p + p**3 <= SMALL_WORK
+
+
+def options_of(small: bool) -> Options:
+    """For the compiler, of a program of one dataset that has little to compute or not."""
+    return FEW if small else SINGLE
+
+
+def staging() -> bool:
+    """Whether a program is being traced here and now, whatever the arrays that are at hand."""
+    return isinstance(jnp.zeros(()), jax.core.Tracer)
 
 
 def quick_jit(function: Callable[..., Any], platform: str, options: Options) -> Callable[..., Any]:

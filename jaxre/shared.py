@@ -267,16 +267,20 @@ def estimate_one(design: SharedDesign, data: Reduced, method: str, whole: bool) 
     every = shrunk[design.member] if len(shrunk) < len(design.member) else shrunk
     gamma = data.coefficients - product(design.shift, every * data.coordinates)
     p = gamma.shape[0]
-    of_shrunk = design.cov_2.reshape(p * p, -1)
-    spread = product(of_shrunk, shrunk).reshape(p, p)
-    variances = product(of_shrunk[:: p + 1], shrunk)  # apart, so that nobody pays for covariances who wants none
-    variances = jnp.diagonal(design.cov) + ratio * jnp.diagonal(design.cov_1) + variances
+
+    def spread(places: slice) -> Array:
+        """Some of the entries of the covariance of the coefficients, one after the other, in units of within."""
+        at_0, growing, falling = (
+            table.reshape(p * p, -1)[places].astype(dtype) for table in (design.cov, design.cov_1, design.cov_2)
+        )
+        return at_0[:, 0] + ratio * growing[:, 0] + product(falling, shrunk)
+
     optimum = Optimum(
         ratio=ratio,
         within=within,
         untruncated=untruncated,
         gamma=gamma,
-        gamma_cov=design.cov.astype(dtype) + ratio * design.cov_1.astype(dtype) + spread,
+        gamma_cov=spread(slice(None)).reshape(p, p),
         log_det=at.log_det,
         quadratic=at.quadratic,
         excess=at.excess,
@@ -287,9 +291,8 @@ def estimate_one(design: SharedDesign, data: Reduced, method: str, whole: bool) 
     origin = jnp.where(jnp.arange(p) == 0, data.pilot, 0).astype(dtype)
     frame = Frame(origin=origin, transform=1 / scale, scale=scale, log_volume=design.log_volume.astype(dtype))
     rows = spectrum.rows.astype(dtype)
-    return in_user_units(
-        optimum, frame, rows, data.status, restricted=restricted, variances=variances.astype(dtype)
-    ), settled
+    variances = spread(slice(None, None, p + 1))  # apart, so that nobody pays for covariances who wants none
+    return in_user_units(optimum, frame, rows, data.status, restricted=restricted, variances=variances), settled
 
 
 def predict_one(design: SharedDesign, data: Reduced, estimate: Estimate) -> tuple[Array, Array]:

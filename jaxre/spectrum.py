@@ -26,7 +26,7 @@ from jaxre.rows import Array
 UNROLLED = 48  # eigenvalues up to which the sums are written out, so that they fuse under vmap
 MESH = 2048  # intervals over lambda >= 0 on which phi_i is bounded
 PARTS = 4  # intervals of the proof, each many of the mesh
-LOGS = 8  # factors of a determinant that share a logarithm
+LOGS = {8: 8, 4: 2}  # bytes of a number, factors of a determinant that share a logarithm; see `log_of_product`
 EQUAL = 1e-11  # relative distance below which eigenvalues are one
 
 
@@ -154,14 +154,17 @@ def sums(terms: int, term: Any, *columns: Array) -> tuple[Array, ...]:
 
 
 def log_of_product(values: Array, ratio: Array) -> Array:
-    """Sum of log(1 + ratio nu_i) over few values in ascending order, with a logarithm for LOGS of them.
+    """Sum of log(1 + ratio nu_i) over few values in ascending order, with a logarithm for several of them.
 
-    Each factor is taken relative to the largest, so that no product overflows; it is off by a few units of 1.
+    Each factor is taken relative to the largest, so that no product overflows, and is no less than the smallest value
+    over the largest, so that none vanishes while that is above 1e-38 (in single precision 1e-19). The sum is off by a
+    few units in the last place of 1.
     """
+    logs = LOGS[values.dtype.itemsize]
     most = 1 + ratio * values[-1]
     share = 1 / most
     factors = [(1 + ratio * value) * share for value in values[:-1]]
-    blocks = [factors[i : i + LOGS] for i in range(0, len(factors), LOGS)]
+    blocks = [factors[i : i + logs] for i in range(0, len(factors), logs)]
     return len(values) * jnp.log(most) + sum(jnp.log(math.prod(block)) for block in blocks)
 
 

@@ -164,7 +164,7 @@ def test_columns_that_come_by_name_alone(method, p):
     assert (fits.between[:6] == 0).any()
 
 
-@pytest.mark.parametrize(("method", "df"), [("reml", None), ("ml", "satterthwaite")])
+@pytest.mark.parametrize(("method", "df"), [("reml", None), ("ml", "satterthwaite"), ("anova", None)])
 def test_contrasts(method, df):
     """Complete and incomplete outcomes, one of which has no estimate, against one fit at a time."""
     values, groups, x = outcomes(SIZES), designs.labels(SIZES), designs.simulate(0, SIZES, p=3)[2]
@@ -216,6 +216,8 @@ def test_contrasts_that_do_not_fit(contrasts, message):
 def test_columns_of_contrasts_need_contrasts():
     with pytest.raises(ValueError, match="contrasts is missing"):
         jaxre.fit_many(outcomes(SIZES), designs.labels(SIZES), quantities="contrast_t")
+    with pytest.raises(ValueError, match=r"has \['between_low'\], which method='anova'"):
+        jaxre.fit_many(outcomes(SIZES), designs.labels(SIZES), method="anova", quantities=("contrast_t", "between_low"))
 
 
 def test_misuse():

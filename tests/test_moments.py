@@ -191,10 +191,42 @@ def test_outside_jit_numpy_makes_the_same_moments(x, weights, within):
     assert_same_likelihood(one, other, rtol=1e-13)
 
 
-@pytest.mark.parametrize("wrong", [-1.0, 0.0, np.nan, np.inf])
+def test_outside_jit_a_dataset_without_estimate_has_the_same_form():
+    """So that moments of good and of bad datasets can be stacked."""
+    good, bad = (jaxre.stratify(EAGER(y, LABELS, num_groups=ROWS)) for y in (Y, with_nan(Y, 3)))
+    both = jax.tree.map(lambda *leaves: np.stack(leaves), good, bad)
+    assert both.status.tolist() == [Status.INTERIOR, Status.INVALID]
+    assert isinstance(bad.means, np.ndarray)
+
+
+@pytest.mark.parametrize("transformation", ["jit", "scan", "cond", "vmap", "grad"])
+def test_concrete_rows_within_a_transformation(transformation):
+    """Rows that the function closes over are concrete, but a program is being made all the same."""
+    y = jnp.asarray(Y)
+    icc = lambda scale: scale * jaxre.reml(EAGER(y, LABELS, num_groups=4)).icc
+    found = {
+        "jit": lambda: jax.jit(icc)(2.0),
+        "scan": lambda: jax.lax.scan(lambda carry, scale: (carry, icc(scale)), 0.0, jnp.array([2.0]))[1][0],
+        "cond": lambda: jax.lax.cond(jnp.array(True), icc, lambda scale: scale, 2.0),
+        "vmap": lambda: jax.vmap(icc)(jnp.array([2.0]))[0],
+        "grad": lambda: 2 * jax.grad(icc)(2.0),
+    }[transformation]()
+    assert float(found) == pytest.approx(2 * float(jaxre.fit(Y, LABELS).icc), rel=1e-12)
+
+
+def test_weights_have_derivatives_where_the_values_are_concrete():
+    """To the truncation of a central difference of step 1e-5."""
+    w, direction, step = RNG.uniform(0.5, 2, size=ROWS), RNG.normal(size=ROWS), 1e-5
+    between = lambda w: jaxre.anova(jaxre.group_moments(Y, LABELS, weights=w, num_groups=4)).between_untruncated
+    found = jax.grad(between)(jnp.asarray(w)) @ direction
+    ahead, behind = (float(between(w + sign * step * direction)) for sign in (1, -1))
+    assert float(found) == pytest.approx((ahead - behind) / (2 * step), rel=1e-7)
+
+
+@pytest.mark.parametrize("wrong", [-1.0, 0.0, np.nan, np.inf, 1e308])
 def test_outside_jit_a_wrong_weight_is_invalid(wrong):
-    assert EAGER(Y, LABELS, weights=np.where(ONE_EACH == 2, wrong, 1.0)).status == Status.INVALID
-    assert EAGER(Y, LABELS, within=wrong).status == Status.INVALID
+    assert EAGER(Y, LABELS, X, weights=np.where(ONE_EACH % 3 == 2, wrong, 1.0)).status == Status.INVALID
+    assert wrong == 1e308 or EAGER(Y, LABELS, within=wrong).status == Status.INVALID
 
 
 @pytest.mark.parametrize("label", [-1, 12, 1000])

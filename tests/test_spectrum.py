@@ -11,7 +11,7 @@ import pytest
 from jaxre.classes import sums_of_block
 from jaxre.passes import missing_of, passes_on_host, sums_on_host
 from jaxre.shared import reduce_rows, shared_design
-from jaxre.spectrum import MESH, PARTS, proof_of
+from jaxre.spectrum import MESH, PARTS, log_of_product, proof_of
 
 DESIGNS = ("one giant", "unequal", "balanced", "pairs of sizes", "three groups")
 
@@ -147,3 +147,17 @@ def test_passes_on_the_host_say_what_is_missing_infinite_or_beyond_the_sample():
     alone = passes_on_host(design.inner, design.sizes, y[:, [0, 4]]).floor
     assert not np.isfinite(floor[1:4]).any()
     np.testing.assert_array_equal(floor[[0, 4]], alone)
+
+
+@pytest.mark.parametrize(("dtype", "digits"), [(np.float64, 1e-15), (np.float32, 1e-6)])
+@pytest.mark.parametrize("largest", [1.0, 1e5, 1e11])
+@pytest.mark.parametrize("ratio", [0.0, 1e-9, 1.0, 1e9])
+def test_the_logarithm_of_a_product(x64, dtype, digits, largest, ratio):
+    """Off by a few units in the last place of 1 for each of 20 factors, and of the sum."""
+    values = np.append(np.linspace(1, 5, 19), largest)
+    if ratio * largest > 1e18 and dtype == np.float32:
+        pytest.skip("the sum of squares of it is beyond single precision too")
+    expected = np.log1p(ratio * np.sort(values)).sum()
+    found = log_of_product(jnp.asarray(np.sort(values), dtype), jnp.asarray(ratio, dtype))
+    assert found.dtype == dtype
+    assert float(found) == pytest.approx(expected, abs=20 * digits, rel=4 * digits)
