@@ -63,6 +63,7 @@ def test_readme_examples(tmp_path):
     assert any(block["output"] for block in blocks)
     codes = json.dumps([block["code"] for block in blocks])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    environment["XLA_FLAGS"] = ""  # compiled as a reader's are, not in the haste of the tests
     run = [sys.executable, "-W", "error", "-c", READER]
     done = subprocess.run(run, input=codes, capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
