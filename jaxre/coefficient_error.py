@@ -91,7 +91,12 @@ def _powers(equations: NormalEquations, fit: Gls) -> tuple[Array, Array]:
 
 
 def _contrasts(contrasts: ArrayLike, p: int) -> Array:
-    rows = jnp.atleast_2d(jnp.asarray(contrasts, float))
-    if rows.ndim != 2 or rows.shape[1] != p:
-        raise ValueError(f"contrasts must have shape (q, {p}), a column for each coefficient, got {rows.shape}.")
+    return suiting(jnp.atleast_2d(jnp.asarray(contrasts, float)), p)
+
+
+def suiting(rows: Array, p: int | None) -> Array:
+    """Contrasts, if they are rows of L for so many coefficients, any number of them where that is not known."""
+    if rows.ndim != 2 or p not in (None, rows.shape[1]):
+        columns = "p" if p is None else p
+        raise ValueError(f"contrasts must have shape (q, {columns}), a column for each coefficient, got {rows.shape}.")
     return rows

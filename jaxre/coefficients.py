@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxre.coefficient_error import CoefficientError
+from jaxre.coefficient_error import CoefficientError, suiting
 from jaxre.columns import numbers
 from jaxre.components import Components
 from jaxre.distributions import f_tails, level_of, t_p_value, t_quantile
@@ -229,10 +229,7 @@ def _kenward_roger(
 
 def contrast_rows(contrasts: ArrayLike, p: int | None = None) -> np.ndarray:
     """Concrete contrasts as rows of L, of so many coefficients if that is known."""
-    rows = np.atleast_2d(numbers(contrasts, "contrasts"))
-    if rows.ndim != 2 or (p is not None and rows.shape[1] != p):
-        columns = "p" if p is None else p
-        raise ValueError(f"contrasts must have shape (q, {columns}), a column for each coefficient, got {rows.shape}.")
+    rows: np.ndarray = suiting(np.atleast_2d(numbers(contrasts, "contrasts")), p)
     return rows
 
 

@@ -59,7 +59,7 @@ def _compiled_alone(function: F, prepare: Callable[[Any], Any]) -> F:
         words = {name: value for name, value in bound.items() if _is_word(value)}
         others = {name: value for name, value in bound.items() if name not in words}
         others[first] = prepare(moments)
-        return program(function, tuple(sorted(words.items())), small(others[first]))(others)
+        return program(function, tuple(sorted(words.items())), is_little(others[first]))(others)
 
     return call  # type: ignore[return-value]
 
@@ -71,7 +71,7 @@ def is_alone(moments: Any, others: Any = None) -> bool:
     return single and not traced and not staging()
 
 
-def small(moments: GroupMoments | Strata) -> bool:
+def is_little(moments: GroupMoments | Strata) -> bool:
     """Whether they are strata, and give little to compute; what is done for each group is more."""
     return isinstance(moments, Strata) and is_small(len(moments.sizes), moments.means.shape[-1] - 1)
 

@@ -22,6 +22,7 @@ from jaxre.columns_of_inference import inference_of_one
 from jaxre.estimate import Estimate, estimate_of
 from jaxre.intercept import host_moments
 from jaxre.moments import Strata, group_moments
+from jaxre.observations import extremes
 from jaxre.passes import Missing, Passes, missing_of, passes_on_host, sums_on_host
 from jaxre.plan import Plan
 from jaxre.rows import Array, HostRows
@@ -177,10 +178,9 @@ def _strata(y: np.ndarray, codes: np.ndarray, x: np.ndarray | None, *, p: int) -
         return dataclasses.replace(_strata(*_stand_in(p), p=p), status=np.int32(Status.INVALID))
     if len(y) <= p:  # nothing is left for the variances
         return dataclasses.replace(_strata(*_stand_in(p), p=p), status=np.int32(Status.NOT_IDENTIFIED))
-    table = y[:, None] if x is None else np.column_stack([x, y])
     taken, codes = np.unique(codes, return_inverse=True)
     with np.errstate(all="ignore"):
-        rows = HostRows(y, codes, x, np.bincount(codes, minlength=len(taken)), (table.min(axis=0), table.max(axis=0)))
+        rows = HostRows(y, codes, x, np.bincount(codes, minlength=len(taken)), extremes(y, x))
         return stratify(host_moments(rows))
 
 

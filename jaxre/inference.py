@@ -15,7 +15,7 @@ from jaxre.coefficients import CoefficientTests, coefficient_tests
 from jaxre.components import Components
 from jaxre.criteria import Criteria, criteria
 from jaxre.distributions import level_of
-from jaxre.eager import bucket, bucketed, small
+from jaxre.eager import bucket, bucketed, is_little
 from jaxre.exact import ExactInterval, FTest, exact_interval, f_test
 from jaxre.moments import GroupMoments, Strata
 from jaxre.profile_interval import Peak, ProfileInterval, intervals_alone, intervals_at
@@ -59,7 +59,7 @@ def on_host(function: Callable[..., Any], moments: GroupMoments, *numbers: Any, 
     """function(strata, *numbers, **words) in double precision, compiled once for the words and the padded shapes."""
     with host_settings(), np.errstate(all="ignore"):
         strata = bucketed(moments)
-        found = _compiled(function, tuple(sorted(words.items())), small(strata))(strata, *numbers)
+        found = _compiled(function, tuple(sorted(words.items())), is_little(strata))(strata, *numbers)
         return as_numpy(found)
 
 

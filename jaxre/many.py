@@ -159,7 +159,7 @@ def _named(quantities: Sequence[str], method: str, df: str, contrasts: bool) -> 
     others = [name for name in absent if name not in CONTRASTS]
     if absent and not others:
         raise ValueError(f"quantities has {absent}, but contrasts is missing; pass contrasts=, the rows of L.")
-    if absent:
+    if others:
         raise ValueError(f"quantities has {others}, which method={method!r} with df={df!r} has not; leave them out.")
     if contrasts and not set(names) & set(CONTRASTS):
         names += CONTRASTS

@@ -25,6 +25,7 @@ from jaxre.frame import (
     within_slopes,
 )
 from jaxre.labels import encode
+from jaxre.observations import extremes
 from jaxre.records import record
 from jaxre.rows import MANY, Array, HostRows, Rows, TracedRows
 from jaxre.settings import staging
@@ -163,13 +164,12 @@ def _rows_on_host(y: Array, codes: Array, x: Array | None, count: int, w: Array 
     """The rows in NumPy; None if they have a number, label or weight that is none, of which JAX says so."""
     table, weights = (None if given is None else np.asarray(given, float) for given in (x, w))
     values = np.asarray(y)
-    columns = values[:, None] if table is None else np.column_stack([table, values])
-    extremes = columns.min(axis=0), columns.max(axis=0)
+    reach = extremes(values, table)
     labelled = codes.min() >= 0 and codes.max() < count
     weighed = weights is None or (np.isfinite(weights.sum()) and weights.min() >= np.finfo(float).tiny)
-    if not (np.isfinite(extremes).all() and labelled and weighed):
+    if not (np.isfinite(reach).all() and labelled and weighed):
         return None
-    return HostRows(values, codes.astype(np.intp), table, np.bincount(codes, minlength=count), extremes, weights)
+    return HostRows(values, codes.astype(np.intp), table, np.bincount(codes, minlength=count), reach, weights)
 
 
 def codes_of(groups: ArrayLike | Sequence[Hashable], num_groups: int | None) -> tuple[Any, int]:

@@ -76,7 +76,7 @@ def observe(
         raise ValueError(f"values and groups must have one length, got {len(y)} and {len(labels.slots)} rows.")
     w = None if weights is None else precisions(weights, len(y))
 
-    low, high = _extremes(y, x)
+    low, high = extremes(y, x)
     dropped = 0
     unknown = w is not None and np.isnan(w).any()
     if labels.missing or unknown or not all(map(math.isfinite, (*low.tolist(), *high.tolist()))):
@@ -102,7 +102,7 @@ def observe(
             raise ValueError(f"no rows are left: all {len(y)} have a missing value; check the columns that you pass.")
         y, x, w = y[keep], None if x is None else x[keep], None if w is None else w[keep]
         labels = first_seen(labels.codes[keep], labels.labels)
-        low, high = _extremes(y, x)
+        low, high = extremes(y, x)
     if x is not None:
         refuse_too_many(x)
     sizes = np.bincount(labels.slots, minlength=labels.size)
@@ -133,7 +133,7 @@ def precisions(weights: ArrayLike, rows: int) -> np.ndarray:
     return w
 
 
-def _extremes(y: np.ndarray, x: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def extremes(y: np.ndarray, x: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Smallest and largest value of each covariate and of y; NaN where one is missing."""
     if x is None:
         return y.min(keepdims=True), y.max(keepdims=True)

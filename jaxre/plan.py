@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxre.coefficients import contrast_rows
+from jaxre.coefficient_error import suiting
 from jaxre.columns_of_inference import COLUMNS, OF_COEFFICIENTS, OF_CONTRASTS
 from jaxre.search import KEPT_OPTIMA
 from jaxre.settings import platform
@@ -71,7 +71,7 @@ class Plan:
     def widths(self, p: int, groups: int) -> list[tuple[str, tuple[int, ...]]]:
         """Names and shapes of one dataset's packed quantities; an error where contrasts do not suit p coefficients."""
         if self.contrasts:
-            contrast_rows(np.array(self.contrasts), p)
+            suiting(np.array(self.contrasts), p)
         shapes: dict[str, tuple[int, ...]] = {"beta": (p,), "beta_se": (p,), "beta_cov": (p, p)}
         shapes |= dict.fromkeys(OF_COEFFICIENTS, (p,)) | dict.fromkeys(OF_CONTRASTS, (len(self.contrasts),))
         shapes |= {"optima_ratio": (KEPT_OPTIMA,), "blup": (groups,), "blup_se": (groups,)}

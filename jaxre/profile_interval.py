@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxre.coefficients import place_of
 from jaxre.distributions import chi2_quantile, level_of
-from jaxre.eager import bucketed, is_alone, program, small
+from jaxre.eager import bucketed, is_alone, is_little, program
 from jaxre.effects import NormalEquations, matmul, normal_equations
 from jaxre.estimate import Estimate, ml, reml
 from jaxre.level_set import (
@@ -168,7 +168,7 @@ def intervals_alone(
     others = {"strata": strata, "estimate": peak, "level": np.asarray(level)}
     for search in searches:
         words = {"parameters": parameters, "restricted": restricted, "search": search}
-        run = program(intervals_at, tuple(sorted(words.items())), small(strata))
+        run = program(intervals_at, tuple(sorted(words.items())), is_little(strata))
         found: tuple[ProfileInterval, ...] = run(others)
         if all(interval.settled for interval in found):
             break

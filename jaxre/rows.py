@@ -106,7 +106,7 @@ class HostRows:
         total, pilot = np.zeros((self.columns, len(self.sizes))), self.first * scale
         for block, codes, weights in self._blocks(scale):
             block -= pilot[:, None]
-            _add_by_group(total, codes, block if weights is None else block * weights)
+            _add_by_group(total, codes, block if weights is None else block * weights, len(self.sizes))
         return total
 
     def _residuals(
@@ -132,14 +132,12 @@ class HostRows:
                 careful = (least < SPREAD) | self._lossy(scale, anchors, np.sqrt(least) / NEGLIGIBLE)
             seen += len(codes)
             if careful is None or careful.any():
-                total = np.zeros_like(anchors) if total is None else total
-                _add_by_group(total, codes, weighted, careful)
+                total = _add_by_group(total, codes, weighted, len(self.sizes), careful)
         if careful is not None:
             doubtful = ~careful & (products.diagonal() < SPREAD * seen)  # the first block was not like the others
             if doubtful.any():
-                total = np.zeros_like(anchors) if total is None else total
                 for block, codes, _ in self._residuals(scale, anchors):
-                    _add_by_group(total, codes, block, doubtful)
+                    total = _add_by_group(total, codes, block, len(self.sizes), doubtful)
         return total, products
 
     def _lossy(self, scale: np.ndarray, anchors: np.ndarray, most: np.ndarray) -> np.ndarray:
@@ -153,9 +151,10 @@ class HostRows:
         root, pilot = np.sqrt(self.sizes.max()), (self.first * scale)[:, None]
         reach = np.maximum(anchors.max(axis=1), -anchors.min(axis=1))
         far = np.maximum(steps_of(root) * (reach + abs(pilot[:, 0])), root * reach) > most
-        if far.any():
-            root = np.sqrt(self.sizes)
-            steps = steps_of(root)
+        if not far.any():
+            return far
+        root = np.sqrt(self.sizes)
+        steps = steps_of(root)
         for i in np.flatnonzero(far):  # the largest group need not be the one that lies far off
             far[i] = (np.maximum(steps * abs(anchors[i] - pilot[i]), root * abs(anchors[i])) > most[i]).any()
         return far
@@ -184,10 +183,16 @@ def _add_products(products: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
             products[j, i] += one if i != j else 0.0
 
 
-def _add_by_group(total: np.ndarray, codes: np.ndarray, block: np.ndarray, wanted: np.ndarray | None = None) -> None:
+def _add_by_group(
+    total: np.ndarray | None, codes: np.ndarray, block: np.ndarray, groups: int, wanted: np.ndarray | None = None
+) -> np.ndarray:
+    """(q, groups) `total`, made here if there is none, and in it the block's sums by group, of the columns wanted."""
+    if total is None:
+        total = np.zeros((len(block), groups))
     for i, column in enumerate(block):
         if wanted is None or wanted[i]:
-            total[i] += np.bincount(codes, weights=column, minlength=len(total[i]))
+            total[i] += np.bincount(codes, weights=column, minlength=groups)
+    return total
 
 
 class TracedRows:

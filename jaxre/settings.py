@@ -89,7 +89,7 @@ _SETTINGS: tuple[tuple[str, Callable[[Any], Any], Any], ...] = (
 
 Options = list[dict[str, Any]]  # for the compiler, the best first; not every XLA knows each
 # half of the compile time again; but with many strata, groups or coefficients a program then runs longer
-FEW: Options = [
+SMALL: Options = [
     {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 0},
     {"xla_backend_optimization_level": 0},
     {},
@@ -120,7 +120,7 @@ def is_small(strata: int, p: int) -> bool:
 
 def options_of(small: bool) -> Options:
     """For the compiler, of a program of one dataset that has little to compute or not."""
-    return FEW if small else SINGLE
+    return SMALL if small else SINGLE
 
 
 def staging() -> bool:

@@ -13,6 +13,7 @@ from jaxre.by_group import places_of, sums_by_group
 from jaxre.estimate import Estimate, in_user_units
 from jaxre.frame import Frame, power_of_two_below, rounding_floor
 from jaxre.moments import GroupMoments, moments_of
+from jaxre.observations import extremes
 from jaxre.optimum import Optimum, anova_ratio, code_of
 from jaxre.passes import SAMPLED, Passes
 from jaxre.records import record
@@ -133,11 +134,8 @@ def design_status(codes: np.ndarray, covariates: np.ndarray | None) -> Status:
 def _probed(codes: np.ndarray, covariates: np.ndarray | None) -> GroupMoments:
     """Moments of a random outcome: only the design is asked about."""
     probe = np.random.default_rng(0).normal(size=len(codes))
-    table = probe[:, None] if covariates is None else np.column_stack([covariates, probe])
     with np.errstate(all="ignore"):
-        return moments_of(
-            HostRows(probe, codes, covariates, np.bincount(codes), (table.min(axis=0), table.max(axis=0)))
-        )
+        return moments_of(HostRows(probe, codes, covariates, np.bincount(codes), extremes(probe, covariates)))
 
 
 def rotated_covariates(codes: np.ndarray, covariates: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, int]:

@@ -259,11 +259,10 @@ def test_the_curve_of_a_search_is_the_profile():
     """Alone, at several ratios at once, and of several datasets besides; 1e-13 is the order of a sum over five strata,
     of terms of one sign or two."""
     each = [jaxre.stratify(designs.moments(*designs.simulate(seed, [2, 3, 5, 8, 9, 9], 1.0)[:2])) for seed in range(3)]
-    datasets = normal_equations(each[0]), jax.vmap(normal_equations)(jaxre.stack(each))
+    one, several = normal_equations(each[0]), jax.vmap(normal_equations)(jaxre.stack(each))
     ratios = jnp.array([0.0, 0.3, 2.0, 1e4])
     at = lambda equations, ratio: curve(equations, True, fixed=True).at(ratio)
     plain = lambda equations, ratio: profile(equations, ratio, True)
-    one, several = datasets
     expected = jax.vmap(jax.vmap(plain, (None, 0)), (0, None))(several, ratios)
     alone = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(jax.jit(at)(one, ratio) for ratio in ratios))
     at_once = jax.jit(jax.vmap(at, (None, 0)))(one, ratios)

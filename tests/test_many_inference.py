@@ -195,7 +195,7 @@ def test_contrasts_of_a_long_table_and_of_an_iterable():
         jaxre.fit_many(values.T.ravel(), np.tile(groups, 3), datasets=datasets, **words),
     ):
         assert set(fits.inference) == {"contrast_low"}
-        np.testing.assert_allclose(fits.inference["contrast_low"], expected, rtol=1e-8)
+        np.testing.assert_allclose(fits.inference["contrast_low"], expected, rtol=1e-8)  # as above
 
 
 @pytest.mark.parametrize(

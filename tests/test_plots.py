@@ -86,6 +86,8 @@ def test_an_optimum_outside_the_interval_is_in_the_picture(several, parameter, l
     assert axis.get_xlim()[0] <= places.min()
     assert places.max() <= axis.get_xlim()[1]
     assert heights.max() < axis.get_ylim()[1]
+    curve = axis.lines[-3].get_xdata()
+    assert ((curve >= interval.low) & (curve <= interval.high)).sum() > 200  # however far off the optimum is
 
 
 def test_quantiles_residuals_and_influence(dyestuff):
