@@ -7,6 +7,7 @@ functions that work inside jit and vmap.
 """
 
 from jaxre import datasets, plots
+from jaxre.arrays import group_moments
 from jaxre.batches import share
 from jaxre.bootstrap import Bootstrap, bootstrap
 from jaxre.checks import HomogeneityCheck, NormalityCheck, homogeneity_check, normality_check
@@ -36,7 +37,7 @@ from jaxre.loss import GroupBatch, group_batches, negative_log_likelihood
 from jaxre.many import fit_many
 from jaxre.meta import MetaAnalysis, meta_analysis
 from jaxre.meta_fit import MetaFit, fit_meta
-from jaxre.moments import GroupMoments, Strata, group_moments
+from jaxre.moments import GroupMoments, Strata
 from jaxre.null import LikelihoodRatioTest, likelihood_ratio_test, null_statistics
 from jaxre.optimise import Path, alternating, newton
 from jaxre.prediction import Predictions, predictions

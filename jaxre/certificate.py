@@ -28,7 +28,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxre.profile import Curve, Profile, drop, score, score_noise, score_root
+from jaxre.curve import Curve
+from jaxre.profile import Profile, drop, score, score_noise, score_root
 from jaxre.records import record
 from jaxre.rows import Array
 from jaxre.settings import repeat

@@ -8,11 +8,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxre.curve import Curve, curve
 from jaxre.distributions import chi2_above, f_quantile, f_tails, gamma_quantile, level_of
 from jaxre.eager import compiled_alone
 from jaxre.effects import normal_equations
 from jaxre.moments import GroupMoments, Strata
-from jaxre.profile import Curve, Profile, curve, profile
+from jaxre.profile import Profile, profile
 from jaxre.records import record
 from jaxre.rows import Array
 from jaxre.strata import as_strata

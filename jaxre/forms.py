@@ -15,19 +15,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxre.arrays import group_moments
 from jaxre.batches import Prepare, cast, run
 from jaxre.by_group import places_of
 from jaxre.classes import Classes, by_classes, strata_of_classes, sums_of_block
 from jaxre.columns_of_inference import inference_of_one
 from jaxre.estimate import Estimate, estimate_of
 from jaxre.intercept import host_moments
-from jaxre.moments import Strata, group_moments
+from jaxre.moments import Strata
 from jaxre.observations import extremes
 from jaxre.passes import Missing, Passes, missing_of, passes_on_host, sums_on_host
 from jaxre.plan import Plan
 from jaxre.rows import Array, HostRows
 from jaxre.settings import own_settings
-from jaxre.shared import Reduced, SharedDesign, estimate_one, predict_one, reduce_block, reduce_passes
+from jaxre.shared import Reduced, estimate_one, predict_one, reduce_block, reduce_passes
+from jaxre.shared_design import SharedDesign
 from jaxre.stacking import padded, stacked
 from jaxre.status import Status
 from jaxre.strata import stratify

@@ -10,12 +10,13 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxre.arrays import group_moments
 from jaxre.deviations import Deviations, deviations
 from jaxre.eager import bucket
 from jaxre.estimate import Estimate, anova, ml, reml
 from jaxre.frame import Frame
 from jaxre.labels import encode
-from jaxre.moments import GroupMoments, group_moments, moments_of
+from jaxre.moments import GroupMoments, moments_of
 from jaxre.records import record
 from jaxre.rows import Array
 from jaxre.settings import is_small, options_of, platform, quick_jit

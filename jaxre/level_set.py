@@ -25,8 +25,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxre.curve import Curve
 from jaxre.distributions import increasing_root
-from jaxre.profile import Curve, Profile, curvature, drop, score
+from jaxre.profile import Profile, curvature, drop, score
 from jaxre.records import record
 from jaxre.rows import Array
 

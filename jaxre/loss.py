@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from jaxre.arrays import codes_of, real_array
 from jaxre.labels import encode
-from jaxre.moments import codes_of, real_array
 from jaxre.records import record
 from jaxre.rows import Array
 

@@ -15,7 +15,7 @@ import numpy as np
 from jaxre.frame import Frame, rounding_floor
 from jaxre.moments import Strata
 from jaxre.passes import NARROWEST, Missing, centred, count_true, slices, tiles
-from jaxre.shared import rotated_covariates
+from jaxre.shared_design import rotated_covariates
 from jaxre.status import Status
 
 LEAST_PIVOT = 1e-4  # of the cross products, of a diagonal that is 1 for all rows; half of the digits are then lost

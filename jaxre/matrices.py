@@ -23,7 +23,7 @@ from jaxre.passes import Missing, missing_of
 from jaxre.plan import EFFECTS, VARIANCES, Plan
 from jaxre.progress import Progress
 from jaxre.settings import own_settings
-from jaxre.shared import MOST_GROUPS, SharedDesign, design_status, shared_design
+from jaxre.shared_design import MOST_GROUPS, SharedDesign, design_status, shared_design
 from jaxre.status import Status
 
 

@@ -6,13 +6,14 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxre.arrays import real_array
 from jaxre.components import Components
 from jaxre.distributions import level_of, t_p_value, t_quantile
 from jaxre.effects import NormalEquations, normal_equations
 from jaxre.estimate import ml, reml
 from jaxre.exact import degrees_of_freedom, exact_interval, f_test, pivot_of, pivot_root
 from jaxre.information import information
-from jaxre.moments import GroupMoments, moments_of, real_array
+from jaxre.moments import GroupMoments, moments_of
 from jaxre.optimum import anova_optimum
 from jaxre.profile import minus_2_log_likelihood, profile, solve
 from jaxre.records import record

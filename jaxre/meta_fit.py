@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxre import report
+from jaxre import meta_report
 from jaxre.columns import Covariates, covariates_of, numbers, refuse_infinity, refuse_missing
 from jaxre.distributions import level_of
 from jaxre.meta import METHODS, TESTS, MetaAnalysis, meta_analysis
@@ -36,7 +36,7 @@ class MetaFit(MetaAnalysis):
 
     def summary(self) -> str:
         """The summary as text."""
-        return report.summary_of_meta(self)
+        return meta_report.summary_of_meta(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain Python numbers, strings and lists, at full precision."""

@@ -13,12 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import erfc
 
+from jaxre.curve import Curve
 from jaxre.eager import BUCKETS
 from jaxre.effects import normal_equations
 from jaxre.moments import GroupMoments, Strata
 from jaxre.null_design import NullDesign, concrete_design, traced_design
 from jaxre.optimum import likelihood_optimum
-from jaxre.profile import Curve, degrees, drop, profile
+from jaxre.profile import degrees, drop, profile
 from jaxre.records import record
 from jaxre.rows import Array
 from jaxre.search import Search, quick_search, search, whole_search

@@ -11,21 +11,11 @@ import optax
 
 from jaxre.certificate import middle_ratio
 from jaxre.components import Components
+from jaxre.curve import Curve
 from jaxre.effects import normal_equations
 from jaxre.likelihood import log_likelihood, restricted_log_likelihood
 from jaxre.moments import GroupMoments, Strata
-from jaxre.profile import (
-    Curve,
-    Pair,
-    Profile,
-    curvature,
-    degrees,
-    derivatives,
-    deviance,
-    profile,
-    score,
-    score_noise,
-)
+from jaxre.profile import Pair, Profile, curvature, degrees, derivatives, deviance, profile, score, score_noise
 from jaxre.records import record
 from jaxre.rows import Array
 from jaxre.strata import as_strata

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxre.curve import curve
 from jaxre.effects import NormalEquations, normal_equations
 from jaxre.moments import Strata
-from jaxre.profile import curvature, curve, degrees, profile, score, solve
+from jaxre.profile import curvature, degrees, profile, score, solve
 from jaxre.records import record
 from jaxre.rows import Array
 from jaxre.search import KEPT_OPTIMA, Search, quick_search, search, whole_search

@@ -5,19 +5,16 @@ Beta and within profiled out, -2 log L = f(lambda) + constant with f = N log Q +
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
-from functools import cache, partial
-from typing import Any, NamedTuple, Protocol
+from functools import partial
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 
 from jaxre.effects import Gls, NormalEquations, contract, gls, matmul
-from jaxre.frame import FREEDOM_OF_KNOWN, Frame
+from jaxre.frame import Frame
 from jaxre.moments import Strata
 from jaxre.rows import Array
-from jaxre.status import Status
 
 WRITTEN_OUT = 24  # strata up to which the sums for an intercept alone are written out, so that they fuse under vmap
 
@@ -48,108 +45,15 @@ class Profile(NamedTuple):
     """() what was subtracted to make L', so how much larger than L' its rounding is."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Curve:
-    """The profile of one dataset as a function of lambda: all that certificate and optimiser see of the data."""
-
-    at: Callable[[Array], Profile]
-    """Q and L at a ratio."""
-    n: Array
-    """() N, degrees of freedom."""
-    count: Array
-    """() [1], of how many terms the rounding of f is: N, but the groups where within is known."""
-    floor: Array
-    """() Q(infinity) > 0."""
-    size: Array
-    """() a typical group size, the unit in which ratios are large or small."""
-    largest: Array
-    """() the largest group size."""
-    valid: Array
-    """() bool, whether there is an estimate to look for."""
-    looks: int
-    """points of a first look at most."""
-    rises_from: Array
-    """() a ratio from which F is known, from the design alone, to rise; infinity where none is."""
-    cancels: bool
-    """whether L' is a difference."""
-    closed: Array | None = None
-    """() root of the score, negative where the optimum is 0, where there is a closed form."""
-    proven: Array | None = None
-    """() bool, whether F is known to cross 0 at most once, and from below, where that needs no point of the profile."""
-
-
 def degrees(strata: Strata, restricted: bool) -> Array:
     """N: n for the full likelihood, n - p for the restricted one."""
     return strata.rows - (strata.means.shape[-1] - 1 if restricted else 0)
-
-
-def curve(equations: NormalEquations, restricted: bool, fixed: bool = False) -> Curve:
-    """The profile through strata; `fixed` where nothing differentiates it, as the line search of an optimiser may:
-    it then compiles in less time."""
-    strata = equations.strata
-    n, groups, largest = degrees(strata, restricted), strata.counts.sum(), equations.largest
-    smallest = jnp.where(strata.counts > 0, strata.sizes, largest).min()
-
-    alone = strata.means.shape[-1] == 2
-    # no eigenvalue of Z' P0 Z is below the smallest size; but covariates may push one there
-    rises_from = known_to_rise_from(smallest, largest, groups / n) if alone else jnp.full_like(equations.floor, jnp.inf)
-    closed = None
-    if alone and len(strata.sizes) == 1:  # balanced: F is linear in 1 / (1 + lambda k)
-        k, m, inner = strata.sizes[0], strata.counts[0], strata.within_cross[1, 1]
-        scatter = jnp.zeros_like(inner) if strata.scatter is None else strata.scatter[0, 1, 1]
-        excess = scatter * (n * k / (m - 1 if restricted else m) - k)
-        closed = closed_ratio(excess / inner, k)
-    return Curve(
-        at=partial(_searched(restricted), equations) if fixed else lambda ratio: profile(equations, ratio, restricted),
-        n=n,
-        count=jnp.where(n < FREEDOM_OF_KNOWN, n, groups),
-        floor=equations.floor,
-        size=(strata.counts * strata.sizes).sum() / groups,
-        largest=largest,
-        valid=strata.status == Status.INTERIOR,
-        looks=32 if alone else 24,  # as many as the design asks for; with covariates it has no bound, and data must do
-        rises_from=rises_from,
-        cancels=not alone,
-        closed=closed,
-    )
-
-
-def known_to_rise_from(least: Array, most: Array, share: Array) -> Array:
-    """The ratio from which 2 / (1 / least + ratio) > (1 + share) / (1 / most + ratio), share = terms of L / N.
-
-    The left side is at most -Q''/Q', the right one at least L'/N - L''/L', when all nu lie between least and most.
-    """
-    share = (1 + share) * (1 + 1e-6)
-    return jnp.where(share < 2, jnp.maximum(share / least - 2 / most, 0) / (2 - share), jnp.inf)
-
-
-def closed_ratio(share: Array, size: Array) -> Array:
-    """The root of F where it is linear in 1 / (1 + lambda size), 0 where that is 1 but for rounding."""
-    return jnp.where(share - 1 > 16 * jnp.finfo(share.dtype).eps, (share - 1) / size, jnp.minimum(share - 1, 0))
 
 
 @partial(jax.jit, static_argnums=(2, 3))  # traced once for the several loops that evaluate it
 def profile(equations: NormalEquations, ratio: Array, restricted: bool, written_out: int = WRITTEN_OUT) -> Profile:
     """Q and L at a ratio, with derivatives; O(strata p^2 + p^3)."""
     return solve(equations, ratio, restricted, written_out)[0]
-
-
-@cache
-def _searched(restricted: bool) -> Callable[[NormalEquations, Array], Profile]:
-    """`profile`, whose sums over strata are written out under vmap only: alone they would take most of the time to
-    compile, and no time to run. Not for derivatives in reverse."""
-
-    @jax.custom_batching.custom_vmap
-    def at(equations: NormalEquations, ratio: Array) -> Profile:
-        return profile(equations, ratio, restricted, 1)
-
-    @at.def_vmap
-    def batched(size: int, mapped: list[Any], equations: NormalEquations, ratio: Array) -> tuple[Profile, Any]:
-        axes = jax.tree.map(lambda one: 0 if one else None, tuple(mapped))
-        found = jax.vmap(partial(profile, restricted=restricted), axes, axis_size=size)(equations, ratio)
-        return found, jax.tree.map(lambda _: True, found)
-
-    return at
 
 
 def solve(

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxre.coefficients import place_of
+from jaxre.curve import curve
 from jaxre.distributions import chi2_quantile, level_of
 from jaxre.eager import bucketed, is_alone, is_little, program
 from jaxre.effects import NormalEquations, matmul, normal_equations
@@ -28,7 +29,7 @@ from jaxre.level_set import (
     whole_extremes,
 )
 from jaxre.moments import GroupMoments, Strata
-from jaxre.profile import Profile, curve, score, solve
+from jaxre.profile import Profile, score, solve
 from jaxre.records import record
 from jaxre.rescue import quick_or_whole
 from jaxre.rows import Array

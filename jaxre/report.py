@@ -1,4 +1,4 @@
-"""The only place where numbers become text."""
+"""Fits in words and tables; the only place, but for a meta-analysis, where numbers become text."""
 
 from __future__ import annotations
 
@@ -40,28 +40,28 @@ def summary(
         f"Formula: {outcome} ~ {names} + (1 | {group})",
         f"{fit.n} {kind} in {len(fit.groups)} groups of {sizes}" + _dropped(fit.dropped),
         "",
-        f"{CRITERIA[fit.method]}: {_fixed(-2 * fit.log_likelihood)}",
+        f"{CRITERIA[fit.method]}: {fixed(-2 * fit.log_likelihood)}",
         _criteria(inference.criteria, fit.p),
         "",
         *_random_effects(fit, inference, group, ends),
         f"Intraclass correlation: {fit.icc:.6g}; exact {100 * inference.level:g}% interval "
-        f"{_number(float(inference.interval.icc_low))} to {_number(float(inference.interval.icc_high))}",
-        f"Exact F test of no variance between groups: F = {_number(float(inference.f_test.statistic))} on "
+        f"{number(float(inference.interval.icc_low))} to {number(float(inference.interval.icc_high))}",
+        f"Exact F test of no variance between groups: F = {number(float(inference.f_test.statistic))} on "
         f"{float(inference.f_test.df1):g} and {float(inference.f_test.df2):g} degrees of freedom, "
-        f"p = {_p_value(float(inference.f_test.p_value))}",
+        f"p = {p_value(float(inference.f_test.p_value))}",
     ]
     if fit.method == "anova" and fit.between_untruncated < 0:
-        lines.append(f"Variance between groups before truncation at 0: {_number(fit.between_untruncated)}")
+        lines.append(f"Variance between groups before truncation at 0: {number(fit.between_untruncated)}")
     tests = inference.coefficients
     numbers = (tests.estimate, tests.standard_error, tests.df, tests.t, tests.p_value, tests.low, tests.high)
     rows = [
-        [name, _number(b), _number(se), f"{df:.2f}", f"{t:.3f}", _p_value(p), _number(low), _number(high)]
+        [name, number(b), number(se), f"{df:.2f}", f"{t:.3f}", p_value(p), number(low), number(high)]
         for name, (b, se, df, t, p, low, high) in zip(fit.coefficients, np.stack(numbers, axis=1).tolist(), strict=True)
     ]
     lines += [
         "",
         f"Fixed effects, with the degrees of freedom of {NAMES[inference.df]}:",
-        *_table(["Coefficient", "Estimate", "Std.Error", "df", "t value", "Pr(>|t|)", *ends], rows),
+        *table_of(["Coefficient", "Estimate", "Std.Error", "df", "t value", "Pr(>|t|)", *ends], rows),
         "",
         f"Status: {fit.status.message}",
         f"Certificate: {_certificate(fit)}",
@@ -75,23 +75,23 @@ def _random_effects(fit: Fitted, inference: Any, group: str, ends: list[str]) ->
     """Both variances, with profile-likelihood intervals of their roots where there is a likelihood."""
     title, head = "Random effects:", ["Group", "Variance", "Std.Dev.", "Share"]
     rows = [
-        [group, _number(fit.between), _number(math.sqrt(fit.between)), f"{fit.icc:.4f}"],
-        ["Residual", _number(fit.within), _number(math.sqrt(fit.within)), f"{1 - fit.icc:.4f}"],
+        [group, number(fit.between), number(math.sqrt(fit.between)), f"{fit.icc:.4f}"],
+        ["Residual", number(fit.within), number(math.sqrt(fit.within)), f"{1 - fit.icc:.4f}"],
     ]
     if inference.variances is not None:
         title = "Random effects, with profile-likelihood intervals of the standard deviations:"
         head += ends
         for row, name in zip(rows, ("sd_between", "sd_within"), strict=True):
             found = inference.variances[name]
-            row += [_number(float(found.low)), _number(float(found.high))]
-    return [title, *_table(head, rows)]
+            row += [number(float(found.low)), number(float(found.high))]
+    return [title, *table_of(head, rows)]
 
 
 def _criteria(about: Any, p: int) -> str:
     explained = f"; R2 of the covariates {float(about.r2_marginal):.4f}, with the groups" if p > 1 else "; R2"
     return (
-        f"AIC {_fixed(float(about.aic))}, BIC {_fixed(float(about.bic))}, conditional AIC "
-        f"{_fixed(float(about.conditional_aic))}{explained} {float(about.r2_conditional):.4f}"
+        f"AIC {fixed(float(about.aic))}, BIC {fixed(float(about.bic))}, conditional AIC "
+        f"{fixed(float(about.conditional_aic))}{explained} {float(about.r2_conditional):.4f}"
     )
 
 
@@ -99,10 +99,10 @@ def _groups(table: dict[str, np.ndarray]) -> list[str]:
     heads = {"size": "Rows", "effect": "Effect", "effect_se": "Std.Error", "mean": "Mean", "mean_low": "low"}
     heads |= {"mean_high": "high", "expected_rank": "Expected rank"}
     shown = [name for name in heads if name in table]
-    columns = [[_number(number) for number in table[name].tolist()] for name in shown]
+    columns = [[number(number) for number in table[name].tolist()] for name in shown]
     labels = [str(label) for label in _labels(table["group"])]
     rows = [list(row) for row in zip(labels, *columns, strict=True)]
-    return _table(["Group", *(heads[name] for name in shown)], rows)
+    return table_of(["Group", *(heads[name] for name in shown)], rows)
 
 
 def _labels(groups: np.ndarray) -> list[Any]:
@@ -214,61 +214,6 @@ def groups_of_many(fits: Fitted) -> dict[str, np.ndarray]:
     }
 
 
-META_TITLES = {
-    "reml": "REML",
-    "ml": "maximum likelihood",
-    "dl": "DerSimonian and Laird's method",
-    "he": "Hedges' method",
-    "pm": "Paule and Mandel's method",
-}
-
-
-def summary_of_meta(fit: Fitted) -> str:
-    """The summary of a meta-analysis: heterogeneity, coefficients, prediction, status and certificate."""
-    percent, several = f"{100 * fit.level:g}%", len(fit.coefficients) > 1
-    ends = [f"{50 * (1 - fit.level):g} %", f"{50 * (1 + fit.level):g} %"]
-    error = "" if math.isnan(fit.tau2_se) else f" (standard error {_number(fit.tau2_se)})"
-    left_out = f"; {fit.dropped} with something missing left out" if fit.dropped else ""
-    knapp = fit.test == "knapp-hartung"
-    kind = f"Knapp and Hartung's t on {fit.df:g} degrees of freedom" if knapp else "normal"
-    columns = (fit.beta, fit.beta_se, fit.statistic, fit.p_value, fit.beta_low, fit.beta_high)
-    rows = [
-        [name, _number(b), _number(se), f"{t:.3f}", _p_value(p), _number(low), _number(high)]
-        for name, (b, se, t, p, low, high) in zip(fit.coefficients, np.stack(columns, axis=1).tolist(), strict=True)
-    ]
-    letter = "t" if knapp else "z"
-    lines = [
-        f"Random-effects meta-{'regression' if several else 'analysis'} by {META_TITLES[fit.method]}",
-        f"{fit.studies} studies{left_out}",
-        "",
-        f"Variance between studies, tau2: {_number(fit.tau2)}{error}; {percent} Q-profile interval "
-        f"{_number(fit.tau2_low)} to {_number(fit.tau2_high)}",
-        f"tau {_number(math.sqrt(fit.tau2))}, I2 {100 * fit.i2:.2f} %, H2 {fit.h2:.4g}",
-        f"{'Residual heterogeneity' if several else 'Heterogeneity'}: Q = {_number(fit.q)} on {fit.q_df:g} degrees of "
-        f"freedom, p = {_p_value(fit.q_p_value)}",
-        "",
-        f"Coefficients, {kind}:",
-        *_table(["Coefficient", "Estimate", "Std.Error", f"{letter} value", f"Pr(>|{letter}|)", *ends], rows),
-    ]
-    if not several:
-        lines.append(
-            f"{percent} prediction interval for the effect in a new study: {_number(fit.prediction_low)} to "
-            f"{_number(fit.prediction_high)}"
-        )
-    proof = "closed form" if fit.method in ("dl", "he") else "the only root" if fit.method == "pm" else None
-    if proof is None:
-        proof = "NOT certified: the search could not prove that this optimum is the global one"
-        if fit.certified:
-            proof = "proven global" + (
-                ", the only local optimum" if fit.optima == 1 else f"; {fit.optima} local optima"
-            )
-    criterion = CRITERIA["reml" if fit.method == "reml" else "ml"]
-    message = fit.status.message.replace("the estimate of between", "the estimate of tau2").replace("between", "tau2")
-    return "\n".join(
-        [*lines, "", f"{criterion}: {_fixed(-2 * fit.log_likelihood)}", f"Status: {message}", f"Certificate: {proof}"]
-    )
-
-
 def _certificate(fit: Fitted) -> str:
     if fit.method == "anova":
         return "closed form"
@@ -283,19 +228,19 @@ def _dropped(count: int) -> str:
     return f"; {count} {'row' if count == 1 else 'rows'} with missing values left out" if count else ""
 
 
-def _number(x: float) -> str:
+def number(x: float) -> str:
     return f"{x:.6g}"
 
 
-def _p_value(p: float) -> str:
+def p_value(p: float) -> str:
     return f"{p:.4f}" if p >= 0.001 else f"{p:.2g}"
 
 
-def _fixed(x: float) -> str:
+def fixed(x: float) -> str:
     return f"{x:.4f}" if abs(x) < 1e9 else f"{x:.10g}"
 
 
-def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+def table_of(head: list[str], rows: list[list[str]]) -> list[str]:
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     return [
         " "

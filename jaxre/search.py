@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import optax
 
 from jaxre.certificate import REFINED, WIDTH, find_basins, first_look, look_at_proof, refined
+from jaxre.curve import Curve
 from jaxre.optimise import descend
-from jaxre.profile import Curve, drop
+from jaxre.profile import drop
 from jaxre.records import record
 from jaxre.rescue import quick_or_whole
 from jaxre.rows import Array

@@ -20,7 +20,8 @@ from jaxre.estimate import Estimate
 from jaxre.moments import Strata
 from jaxre.records import record
 from jaxre.rows import Array
-from jaxre.shared import Reduced, SharedDesign, estimate_one, shared_design
+from jaxre.shared import Reduced, estimate_one
+from jaxre.shared_design import SharedDesign, shared_design
 from jaxre.spectrum import Coordinates, spectral_profile
 from jaxre.status import Status
 

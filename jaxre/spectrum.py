@@ -19,7 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxre.profile import Curve, Profile, closed_ratio, known_to_rise_from
+from jaxre.curve import Curve, closed_ratio, known_to_rise_from
+from jaxre.profile import Profile
 from jaxre.records import record
 from jaxre.rows import Array
 

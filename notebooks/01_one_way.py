@@ -370,8 +370,8 @@ for ratio in (0.01, 10.0):
 
 # %%
 from jaxre.certificate import find_basins
+from jaxre.curve import curve as curve_of
 from jaxre.effects import normal_equations
-from jaxre.profile import curve as curve_of
 from jaxre.profile import profile
 
 equations = normal_equations(jaxre.stratify(moments))

@@ -12,8 +12,9 @@ import pytest
 import jaxre
 from jaxre import Status, certificate
 from jaxre.certificate import find_basins
+from jaxre.curve import curve
 from jaxre.effects import normal_equations
-from jaxre.profile import curve, profile
+from jaxre.profile import profile
 from jaxre.search import whole_search
 from jaxre.spectrum import Coordinates, Proof, Spectrum, spectral_curve
 

@@ -25,7 +25,8 @@ from jaxre.exact import (
     pivot_quantiles,
     pivot_root,
 )
-from jaxre.shared import reduce_block, shared_design
+from jaxre.shared import reduce_block
+from jaxre.shared_design import shared_design
 from jaxre.spectrum import spectral_curve
 from jaxre.stacking import padded
 

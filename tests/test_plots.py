@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 
 import jaxre
 from jaxre import plots
+from jaxre.rise import local_optima, profile_rise
 
 
 @pytest.fixture(autouse=True)
@@ -58,17 +59,15 @@ def test_the_profile_crosses_the_limit_at_the_ends_of_the_interval(dyestuff, par
     """To 1e-6: of the parabola through three points of the grid."""
     interval = dyestuff.profile_interval(parameter, 0.9)
     values = np.array([interval.low, interval.high, interval.estimate])
-    np.testing.assert_allclose(
-        plots.profile_rise(dyestuff, parameter, values), [2.705543454, 2.705543454, 0], atol=1e-6
-    )
+    np.testing.assert_allclose(profile_rise(dyestuff, parameter, values), [2.705543454, 2.705543454, 0], atol=1e-6)
 
 
 def test_every_local_optimum_is_marked(several):
     assert several.optima == 2
     for parameter in ("ratio", "sd_within"):
-        places, heights = plots.local_optima(several, parameter)
+        places, heights = local_optima(several, parameter)
         assert sorted(heights) == pytest.approx([0, several.gap], abs=1e-9)
-        np.testing.assert_allclose(plots.profile_rise(several, parameter, places), heights, atol=1e-6)
+        np.testing.assert_allclose(profile_rise(several, parameter, places), heights, atol=1e-6)
     axis = plots.profile_likelihood(several, "ratio")
     curve, every, best = (line.get_xydata() for line in axis.lines[-3:])
     assert len(every) == 2
@@ -79,7 +78,7 @@ def test_every_local_optimum_is_marked(several):
 @pytest.mark.parametrize("level", [0.05, 0.95])
 @pytest.mark.parametrize("parameter", ["ratio", "icc", "sd_within"])
 def test_an_optimum_outside_the_interval_is_in_the_picture(several, parameter, level):
-    places, heights = plots.local_optima(several, parameter)
+    places, heights = local_optima(several, parameter)
     axis = plots.profile_likelihood(several, parameter, level)
     interval = several.profile_interval(parameter, level)
     assert level > 0.5 or not (interval.low <= places.min() and places.max() <= interval.high)

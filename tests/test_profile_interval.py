@@ -15,9 +15,9 @@ from scipy.stats import chi2
 
 import jaxre
 from jaxre import datasets
+from jaxre.curve import curve
 from jaxre.effects import normal_equations
 from jaxre.level_set import FINE, LevelSet, log_within_edges, quick_extremes, whole_extremes
-from jaxre.profile import curve
 from jaxre.profile_interval import PARAMETERS, ProfileInterval, families_of, profile_interval, profile_intervals
 from jaxre.stacking import padded
 

@@ -10,7 +10,8 @@ import pytest
 
 from jaxre.classes import sums_of_block
 from jaxre.passes import missing_of, passes_on_host, sums_on_host
-from jaxre.shared import reduce_rows, shared_design
+from jaxre.shared import reduce_rows
+from jaxre.shared_design import shared_design
 from jaxre.spectrum import MESH, PARTS, log_of_product, proof_of
 
 DESIGNS = ("one giant", "unequal", "balanced", "pairs of sizes", "three groups")
