@@ -18,12 +18,13 @@ from jaxre.criteria import Criteria, criteria
 from jaxre.draws import draw
 from jaxre.effects import Blue, Blup, blue, blup, group_means
 from jaxre.estimate import Estimate, anova, ml, reml
-from jaxre.exact import ExactInterval, FTest, IccMeasures, exact_interval, f_test, icc_measures
+from jaxre.exact import ExactInterval, FTest, exact_interval, f_test
 from jaxre.fits import FitMany
 from jaxre.fitted import Fit
 from jaxre.fitting import fit
 from jaxre.frame import Frame
 from jaxre.group_effects import GroupEffects, expected_ranks, group_effects
+from jaxre.icc import IccMeasures, icc_measures
 from jaxre.inference import Inference
 from jaxre.influence import Influence, influence
 from jaxre.information import Information, information

@@ -11,7 +11,8 @@ from jaxre.coefficients import coefficient_tests, contrast_test
 from jaxre.components import Components
 from jaxre.criteria import criteria
 from jaxre.estimate import Estimate
-from jaxre.exact import exact_interval, f_test, icc_measures
+from jaxre.exact import exact_interval, f_test
+from jaxre.icc import icc_measures
 from jaxre.inference import information_of
 from jaxre.information import information
 from jaxre.moments import Strata

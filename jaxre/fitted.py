@@ -26,8 +26,9 @@ from jaxre.columns import Covariates, covariates_again
 from jaxre.components import Components
 from jaxre.criteria import Criteria, criteria
 from jaxre.distributions import level_of
-from jaxre.exact import ExactInterval, FTest, IccMeasures, exact_interval, f_test, icc_measures
+from jaxre.exact import ExactInterval, FTest, exact_interval, f_test
 from jaxre.group_effects import GroupEffects, expected_ranks, group_effects
+from jaxre.icc import IccMeasures, icc_measures
 from jaxre.inference import (
     Inference,
     as_numpy,

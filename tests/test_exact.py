@@ -20,11 +20,11 @@ from jaxre.exact import (
     exact_interval_of,
     f_test,
     f_test_of,
-    icc_measures,
     pivot_of,
     pivot_quantiles,
     pivot_root,
 )
+from jaxre.icc import icc_measures
 from jaxre.shared import reduce_block
 from jaxre.shared_design import shared_design
 from jaxre.spectrum import spectral_curve

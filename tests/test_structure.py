@@ -50,6 +50,7 @@ ORDER = (
     "report",
     "meta_report",
     "exact",
+    "icc",
     "wald",
     "spectrum",
     "null_design",
