@@ -88,14 +88,14 @@ _SETTINGS: tuple[tuple[str, Callable[[Any], Any], Any], ...] = (
 
 
 Options = list[dict[str, Any]]  # for the compiler, the best first; not every XLA knows each
-# half of the compile time again; but with many strata, groups or coefficients a program then runs longer
+# compiles soonest; but with many strata, groups or coefficients a program then runs longer
 SMALL: Options = [
     {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 0},
     {"xla_backend_optimization_level": 0},
     {},
 ][jax.__version_info__ >= (0, 12) :]
 SINGLE: Options = [
-    {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 1},  # half of the compile time
+    {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 1},  # compiles sooner than with the defaults
     {"xla_backend_optimization_level": 1},
     {},
 ][jax.__version_info__ >= (0, 12) :]
