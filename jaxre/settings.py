@@ -95,7 +95,7 @@ SMALL: Options = [
     {},
 ][jax.__version_info__ >= (0, 12) :]
 SINGLE: Options = [
-    {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 1},  # compiles sooner than with the defaults
+    {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 1},  # sooner than by default
     {"xla_backend_optimization_level": 1},
     {},
 ][jax.__version_info__ >= (0, 12) :]
