@@ -99,7 +99,7 @@ def _groups(table: dict[str, np.ndarray]) -> list[str]:
     heads = {"size": "Rows", "effect": "Effect", "effect_se": "Std.Error", "mean": "Mean", "mean_low": "low"}
     heads |= {"mean_high": "high", "expected_rank": "Expected rank"}
     shown = [name for name in heads if name in table]
-    columns = [[number(number) for number in table[name].tolist()] for name in shown]
+    columns = [[number(x) for x in table[name].tolist()] for name in shown]
     labels = [str(label) for label in _labels(table["group"])]
     rows = [list(row) for row in zip(labels, *columns, strict=True)]
     return table_of(["Group", *(heads[name] for name in shown)], rows)
