@@ -42,6 +42,11 @@ MEASURES = ("single", "single_low", "single_high", "average", "average_low", "av
 ICC_MEASURES = tuple(f"icc_{name}" for name in MEASURES)
 CRITERIA = ("aic", "bic", "conditional_aic", "r2_marginal", "r2_conditional")
 LIKELIHOOD_RATIO = ("lr_statistic", "lr_p_asymptotic")
+DRAWN = ("lr_p_value", "lr_mc_error")  # against draws of the null distribution
+BOOTSTRAPPED = (*PARAMETERS, *RATIOS, "beta")
+COUNTS = ("bootstrap_boundary", "bootstrap_failed")  # of the replicates
+BOOTSTRAP = (*(f"{name}_bootstrap_{end}" for name in BOOTSTRAPPED for end in ENDS), *COUNTS)
+SIMULATED = (*DRAWN, *BOOTSTRAP)  # not by `inference_of_one`: see `simulated`
 OF_CONTRASTS = {  # of each row of L beta, and what it is in `CoefficientTests`
     "contrast_estimate": "estimate",
     "contrast_se": "standard_error",
@@ -59,8 +64,8 @@ JOINT = {  # of all rows, and what it is in `ContrastTest`
 }
 CONTRASTS = (*OF_CONTRASTS, *JOINT)
 FURTHER = (*UNTRUNCATED, *BOUNDS, *PROFILE_OF_RATIOS, *ERRORS, *WALD, *ICC_MEASURES, *CRITERIA, *LIKELIHOOD_RATIO)
-COLUMNS = (*SUMMARY, *FURTHER, *CONTRASTS)
-OF_LIKELIHOOD = {*PROFILE, *PROFILE_OF_RATIOS, *LIKELIHOOD_RATIO}  # which the analysis of variance has not
+COLUMNS = (*SUMMARY, *FURTHER, *SIMULATED, *CONTRASTS)
+OF_LIKELIHOOD = {*PROFILE, *PROFILE_OF_RATIOS, *LIKELIHOOD_RATIO, *DRAWN}  # which the analysis of variance has not
 
 
 def available(method: str, df: str, contrasts: bool) -> tuple[str, ...]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 import jax.numpy as jnp
-import optax
 
 from jaxre.eager import compiled_alone
 from jaxre.frame import Frame
 from jaxre.moments import GroupMoments, Strata
+from jaxre.optimise import Optimizer
 from jaxre.optimum import Optimum, anova_optimum, likelihood_optimum, quick_optimum, whole_optimum
 from jaxre.profile import minus_2_log_likelihood
 from jaxre.records import record
@@ -62,7 +62,7 @@ class Estimate:
 
 
 @compiled_alone
-def reml(moments: GroupMoments | Strata, *, optimizer: optax.GradientTransformation | None = None) -> Estimate:
+def reml(moments: GroupMoments | Strata, *, optimizer: Optimizer | None = None) -> Estimate:
     """Restricted maximum likelihood estimate.
 
     Works inside jit and under vmap. The likelihood of the n - p error contrasts, maximised over the variances, with a
@@ -96,7 +96,7 @@ def reml(moments: GroupMoments | Strata, *, optimizer: optax.GradientTransformat
 
 
 @compiled_alone
-def ml(moments: GroupMoments | Strata, *, optimizer: optax.GradientTransformation | None = None) -> Estimate:
+def ml(moments: GroupMoments | Strata, *, optimizer: Optimizer | None = None) -> Estimate:
     """Maximum likelihood estimate.
 
     Works inside jit and under vmap. The full likelihood, maximised over the variances with beta profiled out, with a

@@ -6,14 +6,13 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
-import optax
 from jax.typing import ArrayLike
 
 from jaxre.effects import predict
 from jaxre.fitted import Fit
 from jaxre.intercept import host_moments
 from jaxre.observations import Observations, observe
-from jaxre.optimise import checked
+from jaxre.optimise import Optimizer, checked
 from jaxre.packed import estimate_one
 from jaxre.rows import HostRows
 from jaxre.status import Status
@@ -30,7 +29,7 @@ def fit(
     weights: ArrayLike | None = None,
     method: str = "reml",
     missing: str = "drop",
-    optimizer: optax.GradientTransformation | None = None,
+    optimizer: Optimizer | None = None,
 ) -> Fit:
     """Fitted one-way random-effects model y = X beta + Z a + e.
 
@@ -75,7 +74,7 @@ def fit(
     return fit_observed(observe(values, groups, covariates, weights=weights, missing=missing), method, optimizer)
 
 
-def fit_observed(data: Observations, method: str, optimizer: optax.GradientTransformation | None = None) -> Fit:
+def fit_observed(data: Observations, method: str, optimizer: Optimizer | None = None) -> Fit:
     """The same of observations that have passed their checks."""
     rows = HostRows(data.values, data.groups.slots, data.covariates, data.sizes, data.extremes, data.weights)
     with np.errstate(all="ignore"):  # overflow and 0/0 end in a status

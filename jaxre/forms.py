@@ -30,6 +30,7 @@ from jaxre.rows import Array, HostRows
 from jaxre.settings import own_settings
 from jaxre.shared import Reduced, estimate_one, predict_one, reduce_block, reduce_passes
 from jaxre.shared_design import SharedDesign
+from jaxre.simulated import strata_of_sizes, with_simulated
 from jaxre.stacking import padded, stacked
 from jaxre.status import Status
 from jaxre.strata import stratify
@@ -100,6 +101,10 @@ def _one_of_classes(_: Any, data: Classes, plan: Plan, whole: bool) -> tuple[Est
 
 def fit_missing(plan: Plan, codes: np.ndarray, sizes: np.ndarray, block: np.ndarray) -> tuple[np.ndarray, Missing]:
     """Packed numbers of the columns of a block (n, datasets) whose missing values are NaN; and how many each lacks."""
+    if plan.simulated:
+        strata_of = lambda i: strata_of_sizes(np.bincount(codes[~np.isnan(block[:, i])]))
+        fitted = lambda plan: fit_missing(plan, codes, sizes, block)[0]
+        return with_simulated(plan, strata_of, 1, fitted), missing_of(sizes, block)
     groups, classes = len(sizes), int(sizes.max())
     if on_host(plan):
         made = sums_on_host(sizes, block)
@@ -112,7 +117,9 @@ def fit_missing(plan: Plan, codes: np.ndarray, sizes: np.ndarray, block: np.ndar
 
 def fit_classes(plan: Plan, data: Classes) -> np.ndarray:
     """Packed numbers of datasets given by their strata."""
-    return run(plan, np.zeros(()), data, _prepare_classes, _one_of_classes)
+    strata_of = lambda i: strata_of_sizes(1 + np.arange(len(data.counts)), data.counts[:, i])
+    fitted = lambda plan: run(plan, np.zeros(()), data, _prepare_classes, _one_of_classes)
+    return with_simulated(plan, strata_of, 1, fitted)
 
 
 # ---- any design, covariates and all
@@ -159,7 +166,8 @@ def fit_design(
     """Packed numbers, inference among them, of the columns of a block (n, datasets) over one design; see `run`."""
     x = None if covariates is None else np.ascontiguousarray(covariates, np.float64).tobytes()
     prepare, constants = _of_design(codes.astype(np.int32).tobytes(), x, len(codes))
-    return run(plan, constants, block, prepare, _one_of_design, wanted)
+    fitted = lambda plan: run(plan, constants, block, prepare, _one_of_design, wanted)
+    return with_simulated(plan, lambda i: constants, constants.means.shape[-1] - 1, fitted)
 
 
 def fit_strata(plan: Plan, datasets: Sequence[Dataset], p: int) -> np.ndarray:
@@ -172,7 +180,9 @@ def fit_strata(plan: Plan, datasets: Sequence[Dataset], p: int) -> np.ndarray:
 
 def fit_stacked(plan: Plan, data: Strata) -> np.ndarray:
     """Packed numbers of datasets given by their strata, whose last axis is the dataset."""
-    return run(plan, np.zeros(()), data, _prepare_strata, _one_of_strata)
+    strata_of = lambda i: jax.tree.map(lambda leaf: np.asarray(leaf[..., i]), data)
+    fitted = lambda plan: run(plan, np.zeros(()), data, _prepare_strata, _one_of_strata)
+    return with_simulated(plan, strata_of, data.means.shape[1] - 1, fitted)
 
 
 def _strata(y: np.ndarray, codes: np.ndarray, x: np.ndarray | None, *, p: int) -> Strata:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
@@ -40,6 +41,9 @@ def fit_many(
     level: float = 0.95,
     df: str | None = None,
     contrasts: ArrayLike | None = None,
+    draws: int = 100_000,
+    replicates: int = 1000,
+    seed: int = 0,
 ) -> FitMany:
     """Fitted one-way random-effects models for many datasets.
 
@@ -68,8 +72,12 @@ def fit_many(
             "within_se", "between_se", "log_within_se", "log_between_se" by the observed information (the expected one
             for the analysis of variance), and Wald's intervals "between_wald_low" and so for each variance, its root,
             the ratio and the ICC; "icc_single", "icc_average", "icc_measurements" (ICC(1,1), ICC(1,k), k) with
-            "icc_single_low" and so on; "aic", "bic", "conditional_aic", "r2_marginal", "r2_conditional"; and
+            "icc_single_low" and so on; "aic", "bic", "conditional_aic", "r2_marginal", "r2_conditional";
             "lr_statistic" with "lr_p_asymptotic", the likelihood ratio against between = 0 with its asymptotic mixture.
+            Simulated, one dataset after the other: "lr_p_value" with "lr_mc_error", against `draws` from the exact null
+            distribution, drawn once for all datasets of one design; and the parametric bootstrap's percentile
+            intervals, "between_bootstrap_low", "between_bootstrap_high" and so for each variance, its root, the ratio,
+            the ICC and "beta", with "bootstrap_boundary" and "bootstrap_failed", counts of its replicates.
         chunk: columns of a matrix in memory at a time; by default as many as make 16 MB, or 128 MB if they have very
             many rows; 512 MB for a GPU. A long table is in memory as it is, and taken four million rows at a time if
             its datasets come one after the other; an iterable is taken 2048 datasets at a time.
@@ -83,13 +91,17 @@ def fit_many(
             first. They add columns to `fits.inference`: of each row "contrast_estimate", "contrast_se", "contrast_df",
             "contrast_t", "contrast_p_value", "contrast_low", "contrast_high", (datasets, m); and the joint F test of
             L beta = 0, "contrasts_f", "contrasts_f_df1", "contrasts_f_df2", "contrasts_f_p_value".
+        draws: [1], of the likelihood ratio's null distribution; p-values are multiples of 1 / draws.
+        replicates: [1], of the bootstrap, for each dataset.
+        seed: [1], of what is simulated; a dataset's numbers depend on it and on the dataset alone.
 
     Returns:
         FitMany.
 
     Errors:
         ValueError or TypeError for an unknown method, quantity, precision, level or df, shapes that do not fit, values
-        that are not numbers, infinite covariates, contrasts that depend on each other, or a chunk too large for memory.
+        that are not numbers, infinite covariates, contrasts that depend on each other, fewer than one draw or
+        replicate, or a chunk too large for memory.
         Never for the values of a dataset.
 
     Source: README, "The pipeline"; the shared design in spectral form, as for `fit` otherwise.
@@ -105,6 +117,9 @@ def fit_many(
     df, level = df_of(method, df), float(level_of(level))
     rows = () if contrasts is None else tuple(map(tuple, independent(contrast_rows(contrasts)).tolist()))
     plan = Plan(_named(quantities, method, df, bool(rows)), method, precision, _mesh(mesh), df, level, rows)
+    draws, replicates, seed = _whole("draws", draws, 1), _whole("replicates", replicates, 1), _whole("seed", seed, 0)
+    if plan.simulated:  # else the seed would be another plan, to be compiled anew
+        plan = dataclasses.replace(plan, draws=draws, replicates=replicates, seed=seed)
     if groups is None:
         if hasattr(values, "shape"):
             raise ValueError("groups is missing: pass one label for each row of values.")
@@ -139,6 +154,12 @@ def _check_options(method: str, chunk: int | None, precision: str) -> None:
         raise ValueError(f"precision must be 'double' or 'single', got {precision!r}.")
     if chunk is not None and (not isinstance(chunk, (int, np.integer)) or chunk < 1):
         raise ValueError(f"chunk must be a positive number of datasets, got {chunk!r}.")
+
+
+def _whole(name: str, number: int, least: int) -> int:
+    if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < least:
+        raise ValueError(f"{name} must be a whole number, {least} or more, got {number!r}.")
+    return int(number)
 
 
 def _named(quantities: Sequence[str], method: str, df: str, contrasts: bool) -> tuple[str, ...]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import operator
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jaxre.certificate import middle_ratio
 from jaxre.components import Components
@@ -20,10 +19,25 @@ from jaxre.records import record
 from jaxre.rows import Array
 from jaxre.strata import as_strata
 
+if TYPE_CHECKING:  # at run time only where it is asked for: it takes long to import
+    import optax
+
 MAX_STEPS = 1000
 MAX_ALTERNATIONS = 100_000
 LONGEST = 1e6  # factor by which a step may lengthen the ratio
 RUNNING, SETTLED, FAILED = 0.0, 1.0, 2.0
+
+T = TypeVar("T")
+
+
+class Optimizer(Protocol):
+    """An `optax.GradientTransformation`, named without importing optax."""
+
+    @property
+    def init(self) -> Any: ...
+
+    @property
+    def update(self) -> Any: ...
 
 
 def newton() -> optax.GradientTransformationExtraArgs:
@@ -52,36 +66,44 @@ def newton() -> optax.GradientTransformationExtraArgs:
         [-1. -1.]
     """
 
-    def init(params: Any) -> optax.EmptyState:
-        return optax.EmptyState()
+    import optax
 
-    def update(
-        updates: Any, state: optax.EmptyState, params: Any = None, *, hessian: Any, **extra: Any
-    ) -> tuple[Any, optax.EmptyState]:
-        (a, b), (_, c) = hessian
-        # eigenvalues mean +- radius of the symmetric 2 x 2, and |H|^-1 in closed form
-        mean, radius = (a + c) / 2, jnp.hypot((a - c) / 2, b)
-        det = a * c - b * b
-        definite = (det > 0) & (mean > 0)
-        low, high = abs(mean - radius), abs(mean + radius)
-        # |H| = alpha I + beta H, from its two eigenvalues
-        spread = jnp.where(radius > 0, 2 * radius, 1.0)
-        beta = jnp.where(definite, 1.0, (high - low) / spread)
-        alpha = jnp.where(definite, 0.0, low - beta * (mean - radius))
-        p, q, r = alpha + beta * a, beta * b, alpha + beta * c
-        g, h = updates
-        volume = p * r - q * q
-        step = (q * h - r * g) / volume, (q * g - p * h) / volume
-        return step if isinstance(updates, tuple) else jnp.stack(step), state
-
-    return optax.GradientTransformationExtraArgs(init, update)
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), _newton_update)
 
 
-def checked(optimizer: Any) -> optax.GradientTransformation:
+def _newton_update(updates: Any, state: T, params: Any = None, *, hessian: Any, **extra: Any) -> tuple[Any, T]:
+    (a, b), (_, c) = hessian
+    # eigenvalues mean +- radius of the symmetric 2 x 2, and |H|^-1 in closed form
+    mean, radius = (a + c) / 2, jnp.hypot((a - c) / 2, b)
+    det = a * c - b * b
+    definite = (det > 0) & (mean > 0)
+    low, high = abs(mean - radius), abs(mean + radius)
+    # |H| = alpha I + beta H, from its two eigenvalues
+    spread = jnp.where(radius > 0, 2 * radius, 1.0)
+    beta = jnp.where(definite, 1.0, (high - low) / spread)
+    alpha = jnp.where(definite, 0.0, low - beta * (mean - radius))
+    p, q, r = alpha + beta * a, beta * b, alpha + beta * c
+    g, h = updates
+    volume = p * r - q * q
+    step = (q * h - r * g) / volume, (q * g - p * h) / volume
+    return step if isinstance(updates, tuple) else jnp.stack(step), state
+
+
+def checked(optimizer: Any) -> Any:
     """The optimiser, if it is one."""
     if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
         raise TypeError(f"optimizer must be an optax transformation such as optax.lbfgs(), got {optimizer!r}.")
     return optimizer
+
+
+def _init_and_update(optimizer: Optimizer | None) -> tuple[Any, Any]:
+    """Of an optimiser, which may take extra arguments or not; without one those of `newton`."""
+    if optimizer is None:
+        return lambda params: (), _newton_update
+    import optax
+
+    chosen = optax.with_extra_args_support(checked(optimizer))
+    return chosen.init, chosen.update
 
 
 @record
@@ -102,7 +124,7 @@ def descend(
     high: Array,
     start: Array,
     wanted: Array,
-    optimizer: optax.GradientTransformation | None = None,
+    optimizer: Optimizer | None = None,
 ) -> Descent:
     """The minimum of the negative log-likelihood over (log within, log between) in the basin [low, high].
 
@@ -115,7 +137,7 @@ def descend(
     n, size = curve.n, curve.size
     eps = jnp.finfo(size.dtype).eps
     enough = eps**0.6  # Newton's next error is of the order of its square
-    chosen = optax.with_extra_args_support(checked(newton() if optimizer is None else optimizer))
+    init, update = _init_and_update(optimizer)
 
     def objective(params: Pair, hessian: Array | None = None) -> Array:
         del hessian  # optax's line searches refuse an extra argument that the function to minimise does not take
@@ -139,8 +161,8 @@ def descend(
         value, gradient, hessian = derivatives(at, n, jnp.exp(log_within))
         slope = score(at, n)
         low, high = jnp.where(slope < 0, ratio, low), jnp.where(slope < 0, high, ratio)
-        memory = jax.tree.map(lambda new, old: jnp.where(count == 0, new, old), chosen.init(params), memory)
-        proposal, memory = chosen.update(
+        memory = jax.tree.map(lambda new, old: jnp.where(count == 0, new, old), init(params), memory)
+        proposal, memory = update(
             gradient, memory, params, value=value, grad=gradient, value_fn=objective, hessian=hessian
         )
         moved = params[0] + proposal[0], params[1] + proposal[1]
@@ -160,7 +182,7 @@ def descend(
     there, root = closed_in(curve.at(start), low, high)  # an iteration costs more than a look
     begin = jnp.where(there & wanted, root, start)
     begun, state_of = jnp.where(there & wanted, 1.0, blank), jnp.where(there | ~wanted, SETTLED, RUNNING + blank)
-    first = (begin, blank, low, high, begun, state_of, chosen.init((blank, blank)))
+    first = (begin, blank, low, high, begun, state_of, init((blank, blank)))
     ratio, _, _, _, steps, state_of, _ = jax.lax.while_loop(lambda state: state[5] == RUNNING, step, first)
     return Descent(ratio=ratio, settled=state_of == SETTLED, steps=steps)
 

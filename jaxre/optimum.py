@@ -6,11 +6,11 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jaxre.curve import curve
 from jaxre.effects import NormalEquations, normal_equations
 from jaxre.moments import Strata
+from jaxre.optimise import Optimizer
 from jaxre.profile import curvature, degrees, profile, score, solve
 from jaxre.records import record
 from jaxre.rows import Array
@@ -79,7 +79,7 @@ def anova_optimum(strata: Strata) -> Optimum:
 def likelihood_optimum(
     strata: Strata,
     restricted: bool,
-    optimizer: optax.GradientTransformation | None = None,
+    optimizer: Optimizer | None = None,
 ) -> Optimum:
     """The best of the local optima of the full or the restricted likelihood, and whether it is proven global."""
     equations = normal_equations(strata)
@@ -88,9 +88,7 @@ def likelihood_optimum(
     return at_search(equations, search(of_data, fixed, optimizer), restricted)
 
 
-def quick_optimum(
-    strata: Strata, restricted: bool, optimizer: optax.GradientTransformation | None = None
-) -> tuple[Optimum, Array]:
+def quick_optimum(strata: Strata, restricted: bool, optimizer: Optimizer | None = None) -> tuple[Optimum, Array]:
     """The optimum by the quick search alone, with whether that settled the matter."""
     equations = normal_equations(strata)
     found = quick_search(curve(equations, restricted, fixed=optimizer is None), optimizer)

@@ -14,18 +14,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from jaxre.eager import bucket
 from jaxre.estimate import Estimate, in_user_units
 from jaxre.frame import Frame
 from jaxre.moments import Strata
+from jaxre.optimise import Optimizer
 from jaxre.optimum import anova_optimum, likelihood_optimum, quick_optimum
 from jaxre.search import KEPT_OPTIMA
 from jaxre.settings import host_settings, is_small, options_of, platform, quick_jit
 
 
-def estimate_one(strata: Strata, method: str, optimizer: optax.GradientTransformation | None) -> Estimate:
+def estimate_one(strata: Strata, method: str, optimizer: Optimizer | None) -> Estimate:
     count, columns = strata.means.shape
     padded = bucket(count)
     packed = _pack(strata, padded)
@@ -45,7 +45,7 @@ def _call(packed: np.ndarray, *key: Any, whole: bool) -> list[Any]:
 
 
 @functools.lru_cache(maxsize=64)
-def _kernel(method: str, optimizer: optax.GradientTransformation | None, strata: int, p: int, whole: bool) -> Any:
+def _kernel(method: str, optimizer: Optimizer | None, strata: int, p: int, whole: bool) -> Any:
     def run(packed: jax.Array) -> jax.Array:
         rows, sizes, counts, means, scatter, cross, rank, origin, transform, scale, volume, log_weights, status = (
             _split(packed, _strata_shapes(strata, p))

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxre.coefficient_error import suiting
-from jaxre.columns_of_inference import COLUMNS, OF_COEFFICIENTS, OF_CONTRASTS
+from jaxre.columns_of_inference import BOOTSTRAP, COLUMNS, DRAWN, ENDS, OF_COEFFICIENTS, OF_CONTRASTS, SIMULATED
 from jaxre.search import KEPT_OPTIMA
 from jaxre.settings import platform
 
@@ -38,6 +38,12 @@ class Plan:
     level: float = 0.95
     contrasts: tuple[tuple[float, ...], ...] = ()
     """rows of L, of which tests of L beta are wanted."""
+    draws: int = 0
+    """of the likelihood ratio where between is 0."""
+    replicates: int = 0
+    """of the bootstrap."""
+    seed: int = 0
+    """of what is simulated."""
 
     @property
     def devices(self) -> int:
@@ -68,12 +74,26 @@ class Plan:
         """The same without the effects, but with what they are computed from."""
         return self.only([*self.without_effects.quantities, *VARIANCES])
 
+    @property
+    def simulated(self) -> bool:
+        """Whether anything is to be drawn."""
+        return bool(set(SIMULATED) & set(self.quantities))
+
+    @property
+    def before_simulation(self) -> Plan:
+        """The same without what is simulated, but with what that needs."""
+        needed = ["lr_statistic"] if set(DRAWN) & set(self.quantities) else []
+        needed += [*VARIANCES, "beta"] if set(BOOTSTRAP) & set(self.quantities) else []
+        names = [name for name in self.quantities if name not in SIMULATED]
+        return dataclasses.replace(self.only([*names, *needed]), draws=0, replicates=0, seed=0)
+
     def widths(self, p: int, groups: int) -> list[tuple[str, tuple[int, ...]]]:
         """Names and shapes of one dataset's packed quantities; an error where contrasts do not suit p coefficients."""
         if self.contrasts:
             suiting(np.array(self.contrasts), p)
         shapes: dict[str, tuple[int, ...]] = {"beta": (p,), "beta_se": (p,), "beta_cov": (p, p)}
         shapes |= dict.fromkeys(OF_COEFFICIENTS, (p,)) | dict.fromkeys(OF_CONTRASTS, (len(self.contrasts),))
+        shapes |= dict.fromkeys((f"beta_bootstrap_{end}" for end in ENDS), (p,))
         shapes |= {"optima_ratio": (KEPT_OPTIMA,), "blup": (groups,), "blup_se": (groups,)}
         return [(name, shapes.get(name, ())) for name in self.quantities]
 

@@ -109,7 +109,10 @@ def refits(
 ) -> Refit:
     """NumPy arrays with a replicate for each row, `chunk` of them in memory of the device at a time."""
     source: Any
-    source, most = spectral_source(strata, estimate, task.method) or (source_of(strata, estimate), freedom_of(strata))
+    source, most = spectral_source(strata, estimate, task.method) or (
+        source_of(strata, estimate, estimate.beta),
+        freedom_of(strata),
+    )
     source, ratio = jax.tree.map(jnp.asarray, (source, estimate.ratio))
     chunk = LANE * -(-chunk // LANE)
     width = min(lane(LANE), chunk)

@@ -7,11 +7,10 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jaxre.certificate import REFINED, WIDTH, find_basins, first_look, look_at_proof, refined
 from jaxre.curve import Curve
-from jaxre.optimise import descend
+from jaxre.optimise import Optimizer, descend
 from jaxre.profile import drop
 from jaxre.records import record
 from jaxre.rescue import quick_or_whole
@@ -44,7 +43,7 @@ class Search:
     """() int32, see `Estimate`."""
 
 
-def quick_search(curve: Curve, optimizer: optax.GradientTransformation | None = None) -> Search:
+def quick_search(curve: Curve, optimizer: Optimizer | None = None) -> Search:
     """The optimum where a first look can prove that there is only one."""
     if curve.closed is not None:
         root = jnp.maximum(curve.closed, 0)
@@ -71,7 +70,7 @@ def _single(ratio: Array, settled: Array, certified: Array, steps: Array) -> Sea
     )
 
 
-def whole_search(curve: Curve, optimizer: optax.GradientTransformation | None = None) -> Search:
+def whole_search(curve: Curve, optimizer: Optimizer | None = None) -> Search:
     """Every local optimum, in every basin of the branch and bound, and the best of them."""
     basins = find_basins(curve)
     n, zero = curve.n, basins.zero
@@ -114,7 +113,7 @@ def whole_search(curve: Curve, optimizer: optax.GradientTransformation | None = 
     )
 
 
-def search(curve_of: Callable[[T], Curve], data: T, optimizer: optax.GradientTransformation | None = None) -> Search:
+def search(curve_of: Callable[[T], Curve], data: T, optimizer: Optimizer | None = None) -> Search:
     """The quick search where it settles the matter, else the whole one; in a batch, that one for those that need it."""
 
     return quick_or_whole(

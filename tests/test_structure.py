@@ -90,6 +90,7 @@ ORDER = (
     "plan",
     "batches",
     "fits",
+    "simulated",
     "forms",
     "matrices",
     "separate",
