@@ -3,23 +3,22 @@
     observations -> moments -> likelihood -> estimate -> report
 
 `fit` goes the whole way from arrays to a certified fit, `fit_many` for many datasets at once; the steps are pure
-functions that work inside jit and vmap.
+functions that work inside jit and vmap. What `fit` does not need is imported where it is first asked for.
 """
 
-from jaxre import datasets, plots
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING
+
 from jaxre.arrays import group_moments
-from jaxre.batches import share
 from jaxre.bootstrap import Bootstrap, bootstrap
 from jaxre.checks import HomogeneityCheck, NormalityCheck, homogeneity_check, normality_check
 from jaxre.coefficients import CoefficientTests, ContrastTest, coefficient_tests, contrast_test
-from jaxre.comparison import Comparison, compare
 from jaxre.components import Components, covariance, expectation, group_mean_variance
 from jaxre.criteria import Criteria, criteria
 from jaxre.draws import draw
 from jaxre.effects import Blue, Blup, blue, blup, group_means
 from jaxre.estimate import Estimate, anova, ml, reml
 from jaxre.exact import ExactInterval, FTest, exact_interval, f_test
-from jaxre.fits import FitMany
 from jaxre.fitted import Fit
 from jaxre.fitting import fit
 from jaxre.frame import Frame
@@ -34,20 +33,26 @@ from jaxre.likelihood import (
     log_variance_derivatives,
     restricted_log_likelihood,
 )
-from jaxre.loss import GroupBatch, group_batches, negative_log_likelihood
-from jaxre.many import fit_many
-from jaxre.meta import MetaAnalysis, meta_analysis
-from jaxre.meta_fit import MetaFit, fit_meta
 from jaxre.moments import GroupMoments, Strata
 from jaxre.null import LikelihoodRatioTest, likelihood_ratio_test, null_statistics
 from jaxre.optimise import Path, alternating, newton
 from jaxre.prediction import Predictions, predictions
 from jaxre.profile_interval import ProfileInterval, profile_interval, profile_intervals
 from jaxre.residuals import Residuals, residuals
-from jaxre.stacking import stack
 from jaxre.status import Status
 from jaxre.strata import stratify
 from jaxre.wald import WaldInterval, wald_interval
+
+if TYPE_CHECKING:
+    from jaxre import datasets, plots
+    from jaxre.batches import share
+    from jaxre.comparison import Comparison, compare
+    from jaxre.fits import FitMany
+    from jaxre.loss import GroupBatch, group_batches, negative_log_likelihood
+    from jaxre.many import fit_many
+    from jaxre.meta import MetaAnalysis, meta_analysis
+    from jaxre.meta_fit import MetaFit, fit_meta
+    from jaxre.stacking import stack
 
 __version__ = "0.1.0"
 
@@ -135,3 +140,36 @@ __all__ = [
     "stratify",
     "wald_interval",
 ]
+
+_LATER = {
+    "datasets": "datasets",
+    "plots": "plots",
+    "Comparison": "comparison",
+    "FitMany": "fits",
+    "GroupBatch": "loss",
+    "MetaAnalysis": "meta",
+    "MetaFit": "meta_fit",
+    "compare": "comparison",
+    "fit_many": "many",
+    "fit_meta": "meta_fit",
+    "group_batches": "loss",
+    "meta_analysis": "meta",
+    "negative_log_likelihood": "loss",
+    "share": "batches",
+    "stack": "stacking",
+}
+
+if not TYPE_CHECKING:  # which else would take any name for one of the package
+
+    def __getattr__(name: str):
+        """What is imported at its first use: a public name, by its module."""
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module = _import_module(f"jaxre.{_LATER[name]}")
+        found = module if name == _LATER[name] else getattr(module, name)
+        globals()[name] = found
+        return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

@@ -168,11 +168,14 @@ def test_every_module_says_what_it_holds(module):
 def test_all_is_sorted_and_complete():
     """What `jaxre/__init__.py` imports is what it exports, and nothing else is public."""
     imported = {
-        alias.name for node in TREES["__init__"].body if isinstance(node, ast.ImportFrom) for alias in node.names
+        alias.name
+        for node in ast.walk(TREES["__init__"])
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("jaxre")
+        for alias in node.names
     }
     assert jaxre.__all__ == sorted(imported)
     loaded = {name for name in vars(jaxre) if not name.startswith("_")}
-    assert loaded - set(jaxre.__all__) <= set(TREES)  # the modules themselves
+    assert loaded - set(jaxre.__all__) <= {*TREES, "TYPE_CHECKING"}  # the modules themselves
 
 
 def parts(docstring):
@@ -222,21 +225,35 @@ def test_docstring_of_a_class(name):
 
 FRESH = """
 import json, sys, warnings
-import jax, numpy, optax
+import jax, numpy
 before = dict(jax.config.values), list(warnings.filters), numpy.geterr()
 import jaxre
+jaxre.fit([3.0, 5.0, 11.0, 9.0], [0, 0, 1, 1])
 after = dict(jax.config.values), list(warnings.filters), numpy.geterr()
 modules = [name for name in HEAVY if name in sys.modules]
 print(json.dumps([b == a for b, a in zip(before, after)] + [modules]))
 """
-HEAVY = ["scipy.stats", "matplotlib", "duckdb", "narwhals", "pandas", "pyarrow"]
+HEAVY = ["scipy.stats", "matplotlib", "duckdb", "narwhals", "pandas", "pyarrow", "optax", "jaxre.many", "jaxre.meta"]
 
 
 def test_importing_leaves_the_process_alone():
-    """No configuration, no filter and nothing printed; nothing heavy is loaded before it is used."""
+    """No configuration, no filter and nothing printed, by a fit neither; nothing heavy is loaded before it is used."""
     run = [sys.executable, "-W", "error", "-c", FRESH.replace("HEAVY", repr(HEAVY))]
     done = subprocess.run(run, capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
     assert json.loads(done.stdout) == [True, True, True, []]
+
+
+def test_what_is_imported_later_is_what_a_type_checker_sees():
+    (block,) = [node for node in TREES["__init__"].body if isinstance(node, ast.If) and isinstance(node.test, ast.Name)]
+    seen = {
+        alias.name: node.module.removeprefix("jaxre").removeprefix(".") or alias.name
+        for node in block.body
+        for alias in node.names
+    }
+    assert seen == jaxre._LATER
+    assert set(seen) <= set(jaxre.__all__) <= set(dir(jaxre))
+    with pytest.raises(AttributeError, match="module 'jaxre' has no attribute 'fit_all'"):
+        _ = jaxre.fit_all
 
 
 def test_the_package_says_that_it_is_typed():
