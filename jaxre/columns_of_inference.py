@@ -63,8 +63,19 @@ JOINT = {  # of all rows, and what it is in `ContrastTest`
     "contrasts_f_p_value": "p_value",
 }
 CONTRASTS = (*OF_CONTRASTS, *JOINT)
+OF_GROUPS = {  # of each group, and what it is in `GroupEffects`
+    "blup_conditional_variance": "conditional_variance",
+    "blup_mse": "effect_mse",
+    "blup_low": "effect_low",
+    "blup_high": "effect_high",
+    "group_mean": "mean",
+    "group_mean_mse": "mean_mse",
+    "group_mean_low": "mean_low",
+    "group_mean_high": "mean_high",
+    "group_rank": "rank",
+}
 FURTHER = (*UNTRUNCATED, *BOUNDS, *PROFILE_OF_RATIOS, *ERRORS, *WALD, *ICC_MEASURES, *CRITERIA, *LIKELIHOOD_RATIO)
-COLUMNS = (*SUMMARY, *FURTHER, *SIMULATED, *CONTRASTS)
+COLUMNS = (*SUMMARY, *FURTHER, *SIMULATED, *OF_GROUPS, *CONTRASTS)
 OF_LIKELIHOOD = {*PROFILE, *PROFILE_OF_RATIOS, *LIKELIHOOD_RATIO, *DRAWN}  # which the analysis of variance has not
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from jaxre import report
-from jaxre.columns_of_inference import COLUMNS
-from jaxre.plan import Plan
+from jaxre.columns_of_inference import COLUMNS, OF_GROUPS
+from jaxre.plan import EFFECTS, Plan
 
 KINDS = {"status": np.int32, "optima": np.int32, "steps": np.int32, "certified": bool, "profile_settled": bool}
 
@@ -83,7 +83,7 @@ class FitMany:
     """(datasets,) int32, steps of the optimiser."""
     inference: dict[str, np.ndarray] | None = None
     """tests and intervals that were asked for, by name: (datasets,), and (datasets, p) those of coefficients,
-    (datasets, m) those of m contrasts."""
+    (datasets, m) those of m contrasts, and those of groups as `blup`."""
     blup: np.ndarray | None = None
     """(datasets, J) [y], predicted group effects, in the order of `groups`; NaN for a group without a row. With designs
     of their own (group_counts.sum(),)."""
@@ -105,11 +105,14 @@ class FitMany:
 
     def to_dict(self) -> dict[str, np.ndarray]:
         """Columns of a table with a row for each dataset."""
-        return report.columns_of_many(self)
+        inference = {name: table for name, table in (self.inference or {}).items() if name not in OF_GROUPS}
+        return report.columns_of_many(self, inference)
 
     def tidy_groups(self) -> dict[str, np.ndarray]:
         """Columns of a table with a row for each group of each dataset: dataset, group, and the effects asked for."""
-        return report.groups_of_many(self)
+        effects = {name: getattr(self, name) for name in EFFECTS if getattr(self, name) is not None}
+        effects |= {name: table for name, table in (self.inference or {}).items() if name in OF_GROUPS}
+        return report.groups_of_many(self, effects)
 
 
 def unpacked(

@@ -16,11 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxre.arrays import group_moments
-from jaxre.batches import Prepare, cast, run
+from jaxre.batches import One, Prepare, cast, run
 from jaxre.by_group import places_of
 from jaxre.classes import Classes, by_classes, strata_of_classes, sums_of_block
-from jaxre.columns_of_inference import inference_of_one
+from jaxre.columns_of_inference import OF_GROUPS, inference_of_one
+from jaxre.components import Components
 from jaxre.estimate import Estimate, estimate_of
+from jaxre.group_effects import group_effects
 from jaxre.intercept import host_moments
 from jaxre.moments import Strata
 from jaxre.observations import extremes
@@ -139,11 +141,21 @@ def _one_of_strata(_: Any, data: Strata, plan: Plan, whole: bool) -> tuple[Estim
 Dataset = tuple[np.ndarray, np.ndarray, np.ndarray | None]
 
 
+def _packed(codes: np.ndarray, covariates: np.ndarray | None) -> tuple[bytes, bytes | None, int]:
+    """A design as what a cache can look up."""
+    x = None if covariates is None else np.ascontiguousarray(covariates, np.float64).tobytes()
+    return codes.astype(np.int32).tobytes(), x, len(codes)
+
+
+def _unpacked(codes: bytes, covariates: bytes | None, n: int) -> tuple[np.ndarray, np.ndarray | None]:
+    x = None if covariates is None else np.frombuffer(covariates, np.float64).reshape(n, -1)
+    return np.frombuffer(codes, np.int32), x
+
+
 @functools.lru_cache(maxsize=16)
 def _of_design(codes: bytes, covariates: bytes | None, n: int) -> tuple[Prepare, Strata]:
     """Strata of every column of a block over one design, whose facts are constants of the program; and of a column."""
-    groups = np.frombuffer(codes, np.int32)
-    x = None if covariates is None else np.frombuffer(covariates, np.float64).reshape(n, -1)
+    groups, x = _unpacked(codes, covariates, n)
     one = lambda y: stratify(group_moments(y, groups, x))
 
     def prepare(constants: Strata, values: Array) -> Strata:
@@ -164,10 +176,35 @@ def fit_design(
     plan: Plan, codes: np.ndarray, covariates: np.ndarray | None, block: Array, wanted: np.ndarray | None = None
 ) -> np.ndarray:
     """Packed numbers, inference among them, of the columns of a block (n, datasets) over one design; see `run`."""
-    x = None if covariates is None else np.ascontiguousarray(covariates, np.float64).tobytes()
-    prepare, constants = _of_design(codes.astype(np.int32).tobytes(), x, len(codes))
+    prepare, constants = _of_design(*_packed(codes, covariates))
     fitted = lambda plan: run(plan, constants, block, prepare, _one_of_design, wanted)
     return with_simulated(plan, lambda i: constants, constants.means.shape[-1] - 1, fitted)
+
+
+@functools.lru_cache(maxsize=16)
+def _groups_of_design(codes: bytes, covariates: bytes | None, n: int) -> One:
+    groups, x = _unpacked(codes, covariates, n)
+
+    def one(_: Any, data: Any, plan: Plan, whole: bool) -> tuple[Any, Array, dict[str, Array]]:
+        values, within, between = data
+        at, moments = Components(within=within, between=between), group_moments(values, groups, x)
+        found = group_effects(moments, at, method=plan.method, level=plan.level)
+        columns = {column: getattr(found, name) for column, name in OF_GROUPS.items()}
+        return None, jnp.ones((), bool), {"status": jnp.zeros(()), **columns}
+
+    return one
+
+
+def effects_of_design(
+    plan: Plan, codes: np.ndarray, covariates: np.ndarray | None, block: Array, within: Array, between: Array
+) -> np.ndarray:
+    """Packed numbers of the groups in the columns of a block (n, datasets) over one design, at their variances."""
+    one = _groups_of_design(*_packed(codes, covariates))
+    return run(plan, np.zeros(()), (block, within, between), _as_it_is, one)
+
+
+def _as_it_is(_: Any, data: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.float64), data)
 
 
 def fit_strata(plan: Plan, datasets: Sequence[Dataset], p: int) -> np.ndarray:

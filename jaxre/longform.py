@@ -13,9 +13,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from jaxre.classes import Classes, status_of
+from jaxre.columns_of_inference import OF_GROUPS
 from jaxre.effects import predict
 from jaxre.fitting import fit
 from jaxre.frame import power_of_two_below
+from jaxre.plan import EFFECTS, Plan
 from jaxre.status import Status
 
 
@@ -150,20 +152,26 @@ def each_of_long(data: Long) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def effects_of_long(
-    data: Long, method: str, status: np.ndarray, between: np.ndarray, within: np.ndarray, ratio: np.ndarray
+    data: Long, plan: Plan, status: np.ndarray, between: np.ndarray, within: np.ndarray, ratio: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Predicted effects (groups,) of all groups, and their standard errors; NaN where there are none.
+    """What is asked of the groups, (groups,) of all of them; NaN where there is nothing.
 
-    At the variances (datasets,) of their datasets; with covariates by fits of one dataset after the other.
+    The predicted effects at the variances (datasets,) of their datasets; with covariates, and all that is not the
+    effects and their standard errors, by fits of one dataset after the other.
     """
-    if data.covariates is not None:
-        effects, errors = np.full((2, data.groups), np.nan)
+    of_groups = [name for name in OF_GROUPS if name in plan.quantities]
+    if of_groups or data.covariates is not None:
+        found = {name: np.full(data.groups, np.nan) for name in (*EFFECTS, *of_groups)}
         for failed, dataset in zip(status >= Status.UNBOUNDED, each_of_long(data), strict=True):
             with contextlib.suppress(ValueError):  # what no batch sees, such as effects beyond the range of doubles
-                single = None if failed else fit(*dataset, method=method)
-                if single is not None:
-                    effects[single.groups], errors[single.groups] = single.blup, single.blup_se
-        return {"blup": effects, "blup_se": errors}
+                single = None if failed else fit(*dataset, method=plan.method)
+                if single is None:
+                    continue
+                of_fit = single.group_effects(plan.level) if of_groups else None
+                for name, table in found.items():
+                    source, field = (single, name) if name in EFFECTS else (of_fit, OF_GROUPS[name])
+                    table[single.groups] = getattr(source, field)
+        return found
     of, there = groups_of_long(data), data.dataset_of
     with np.errstate(all="ignore"):
         weights = data.sizes / (1 + ratio[there] * data.sizes)

@@ -14,8 +14,9 @@ import numpy as np
 from jaxre.batches import Blocks, blocks_of
 from jaxre.classes import MOST_CLASSES
 from jaxre.columns import beyond_doubles, coefficients_of, frame_of, numeric, refuse_too_many
+from jaxre.columns_of_inference import OF_GROUPS
 from jaxre.fits import Counts, FitMany, unpacked
-from jaxre.forms import fit_design, fit_missing, fit_shared, fit_stacked, fit_strata, placed
+from jaxre.forms import effects_of_design, fit_design, fit_missing, fit_shared, fit_stacked, fit_strata, placed
 from jaxre.labels import encode
 from jaxre.longform import Long, combined, effects_of_long
 from jaxre.masked import MOST_COVARIATES, MaskedDesign, masked_design, masked_strata
@@ -132,9 +133,15 @@ class _Matrix:
             return fit_shared(self.plan, self.design, self.there, block, wanted)
         if not self.plan.effects:
             return fit_design(self.plan, self.codes, self.x, block, wanted)
-        effects, rest = self.plan.only(("status", *EFFECTS)), self.plan.without_effects
-        rows = effects.rows(fit_shared(effects, self.design, self.there, block, wanted), *self.shape)
-        rows |= rest.rows(fit_design(rest, self.codes, self.x, block, wanted), *self.shape)
+        asked, rest, rows = set(self.plan.quantities), self.plan.with_variances, dict[str, np.ndarray]()
+        if asked & set(EFFECTS):
+            effects = self.plan.only(("status", *EFFECTS))
+            rows |= effects.rows(fit_shared(effects, self.design, self.there, block, wanted), *self.shape)
+        rows |= rest.rows(dataclasses.replace(self, plan=rest).complete(block, wanted), *self.shape)
+        if asked & set(OF_GROUPS):
+            of_groups, variances = self.plan.only(("status", *OF_GROUPS)), (rows["within"][0], rows["between"][0])
+            found = effects_of_design(of_groups, self.codes, self.x, block, *variances)
+            rows = of_groups.rows(found, *self.shape) | rows
         return self.plan.packed(rows)
 
     @property
@@ -205,7 +212,7 @@ class _Matrix:
         pair = combined(dataset, self.codes[row], self.groups)
         x = None if self.x is None else self.x[row]
         long = Long(block[row, dataset], dataset, pair, x, block.shape[1])
-        predicted = effects_of_long(long, plan.method, *(rows[name][0] for name in ("status", *VARIANCES)))
+        predicted = effects_of_long(long, self.plan, *(rows[name][0] for name in ("status", *VARIANCES)))
         for name, effects in predicted.items():
             rows[name] = np.full((self.groups, block.shape[1]), np.nan)
             rows[name][self.codes[row], dataset] = effects[pair]

@@ -11,7 +11,16 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxre.coefficient_error import suiting
-from jaxre.columns_of_inference import BOOTSTRAP, COLUMNS, DRAWN, ENDS, OF_COEFFICIENTS, OF_CONTRASTS, SIMULATED
+from jaxre.columns_of_inference import (
+    BOOTSTRAP,
+    COLUMNS,
+    DRAWN,
+    ENDS,
+    OF_COEFFICIENTS,
+    OF_CONTRASTS,
+    OF_GROUPS,
+    SIMULATED,
+)
 from jaxre.search import KEPT_OPTIMA
 from jaxre.settings import platform
 
@@ -58,7 +67,7 @@ class Plan:
     @property
     def effects(self) -> bool:
         """Whether the effects of the groups are wanted."""
-        return bool(set(EFFECTS) & set(self.quantities))
+        return bool({*EFFECTS, *OF_GROUPS} & set(self.quantities))
 
     def only(self, quantities: Sequence[str]) -> Plan:
         """The same of other quantities, each named once."""
@@ -67,7 +76,7 @@ class Plan:
     @property
     def without_effects(self) -> Plan:
         """The same, but for the effects of the groups."""
-        return self.only([name for name in self.quantities if name not in EFFECTS])
+        return self.only([name for name in self.quantities if name not in (*EFFECTS, *OF_GROUPS)])
 
     @property
     def with_variances(self) -> Plan:
@@ -95,6 +104,7 @@ class Plan:
         shapes |= dict.fromkeys(OF_COEFFICIENTS, (p,)) | dict.fromkeys(OF_CONTRASTS, (len(self.contrasts),))
         shapes |= dict.fromkeys((f"beta_bootstrap_{end}" for end in ENDS), (p,))
         shapes |= {"optima_ratio": (KEPT_OPTIMA,), "blup": (groups,), "blup_se": (groups,)}
+        shapes |= dict.fromkeys(OF_GROUPS, (groups,))
         return [(name, shapes.get(name, ())) for name in self.quantities]
 
     def rows(self, packed: np.ndarray, p: int, groups: int) -> dict[str, np.ndarray]:

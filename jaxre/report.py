@@ -175,7 +175,7 @@ def _range(counts: np.ndarray, kind: str) -> str:
     return f"{low:,} {kind}{'s' * (low != 1)}" if low == high else f"{low:,} to {high:,} {kind}s"
 
 
-def columns_of_many(fits: Fitted) -> dict[str, np.ndarray]:
+def columns_of_many(fits: Fitted, inference: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Columns with a row for each dataset; those of a coefficient are named after it, those of contrasts by
     number."""
     columns: dict[str, np.ndarray] = {} if fits.names is None else {"dataset": fits.names}
@@ -186,7 +186,7 @@ def columns_of_many(fits: Fitted) -> dict[str, np.ndarray]:
         table = getattr(fits, field)
         if table is not None:
             columns |= {f"{field}[{name}]": table[:, i] for i, name in enumerate(fits.coefficients)}
-    for name, table in (fits.inference or {}).items():
+    for name, table in inference.items():
         if table.ndim == 1:
             columns[name] = table
         else:
@@ -200,12 +200,11 @@ def columns_of_many(fits: Fitted) -> dict[str, np.ndarray]:
     return columns
 
 
-def groups_of_many(fits: Fitted) -> dict[str, np.ndarray]:
+def groups_of_many(fits: Fitted, effects: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Columns with a row for each group of each dataset, the datasets one after the other."""
-    if fits.groups is None or (fits.blup is None and fits.blup_se is None):
+    if fits.groups is None or not effects:
         raise ValueError("the fits have no effects of groups; ask fit_many for quantities=('blup', 'blup_se').")
     datasets = np.arange(len(fits)) if fits.names is None else fits.names
-    effects = {name: getattr(fits, name) for name in ("blup", "blup_se") if getattr(fits, name) is not None}
     if next(iter(effects.values())).ndim == 1:  # designs of their own
         return {"dataset": np.repeat(datasets, fits.group_counts), "group": fits.groups, **effects}
     labels = np.tile(fits.groups, len(fits))

@@ -11,11 +11,12 @@ import numpy as np
 
 from jaxre.classes import MOST_CLASSES
 from jaxre.columns import coefficients_of, numbers
+from jaxre.columns_of_inference import OF_GROUPS
 from jaxre.fits import Counts, FitMany, unpacked
 from jaxre.forms import fit_classes, fit_strata
 from jaxre.labels import encode
 from jaxre.longform import Long, classes_of_long, combined, each_of_long, effects_of_long
-from jaxre.plan import VARIANCES, Plan
+from jaxre.plan import EFFECTS, VARIANCES, Plan
 from jaxre.progress import Progress
 
 AT_A_TIME = 2048  # datasets of an iterable; as many as a CPU's widest block
@@ -194,10 +195,11 @@ def _fit_long(
     found = unpacked(out, plan, Counts(long.rows, dropped, long.group_counts), names, labels, None)
     if not asked.effects:
         return found
-    effects = effects_of_long(long, plan.method, found.status, *(getattr(found, name) for name in VARIANCES))
+    effects = effects_of_long(long, asked, found.status, *(getattr(found, name) for name in VARIANCES))
     fields: dict[str, Any] = {name: None for name in VARIANCES if name not in asked.quantities}
-    fields |= {name: table for name, table in effects.items() if name in asked.quantities}
-    return dataclasses.replace(found, **fields)
+    fields |= {name: effects[name] for name in EFFECTS if name in asked.quantities}
+    columns = {name: effects[name] for name in OF_GROUPS if name in asked.quantities}
+    return dataclasses.replace(found, inference={**(found.inference or {}), **columns} or None, **fields)
 
 
 def _one_after_the_other(parts: list[FitMany]) -> FitMany:

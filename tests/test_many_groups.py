@@ -1,0 +1,83 @@
+"""Group effects with their intervals as columns of `fit_many`: the numbers of `Fit.group_effects`."""
+
+import designs
+import numpy as np
+import pytest
+
+import jaxre
+from jaxre.columns_of_inference import OF_GROUPS
+
+SIZES = [5, 2, 7, 5, 7, 9]
+GROUPS = designs.labels(SIZES)
+
+
+def outcomes():
+    """(n, 5): at between = 0, inside, two with designs of their own, one of which has no row of a group, a constant."""
+    columns = [designs.simulate(seed, SIZES, ratio)[0] for seed, ratio in enumerate((0.0, 0.5, 2.0, 20.0))]
+    values = np.column_stack([*columns, np.ones(sum(SIZES))])
+    values[:, 0] -= jaxre.fit(values[:, 0], GROUPS).blup[GROUPS] * 2
+    values[8, 2] = np.nan
+    values[GROUPS == 1, 3] = np.nan
+    return values
+
+
+def check(found, place, fit, level):
+    """Of the groups that the dataset has; the others are NaN."""
+    expected, here = fit.group_effects(level), np.isin(np.arange(6), fit.groups)
+    for column, name in OF_GROUPS.items():
+        # the estimates differ by 1e-12 of the variances; mean squared errors are differences of larger terms
+        np.testing.assert_allclose(found[column][place][here], getattr(expected, name), 1e-8, 1e-10, err_msg=column)
+        assert np.isnan(found[column][place][~here]).all()
+
+
+@pytest.mark.parametrize(("method", "p"), [("reml", 1), ("ml", 3), ("anova", 1)])
+def test_a_matrix(method, p):
+    values, x = outcomes(), designs.simulate(0, SIZES, p=3)[2] if p == 3 else None
+    fits = jaxre.fit_many(values, GROUPS, x, method=method, quantities=("icc", "blup", *OF_GROUPS), level=0.8)
+    assert set(fits.inference) == set(OF_GROUPS)
+    assert fits.between is None
+    for i in range(4):
+        fit = jaxre.fit(values[:, i], GROUPS, x, method=method)
+        check(fits.inference, i, fit, 0.8)
+        np.testing.assert_allclose(fits.blup[i][fit.groups], fit.blup, 1e-9, 1e-10)
+    assert all(np.isnan(table[4]).all() for table in fits.inference.values())
+
+
+def test_without_the_effects_themselves_and_with_other_inference():
+    values = outcomes()
+    fits = jaxre.fit_many(values, GROUPS, quantities=("group_mean_low", "f_p_value", "lr_p_value"), draws=1000)
+    assert fits.blup is None
+    assert set(fits.inference) == {"group_mean_low", "f_p_value", "lr_p_value"}
+    for i in (1, 2):
+        fit = jaxre.fit(values[:, i], GROUPS)
+        np.testing.assert_allclose(fits.inference["group_mean_low"][i], fit.group_effects().mean_low, rtol=1e-9)
+        np.testing.assert_allclose(fits.inference["f_p_value"][i], fit.f_test().p_value, rtol=1e-9)
+        expected = fit.likelihood_ratio_test(draws=1000).p_value  # a mean of zeros and ones, rounded
+        np.testing.assert_allclose(fits.inference["lr_p_value"][i], expected, rtol=1e-14)
+    assert set(fits.to_dict()) >= {"f_p_value", "lr_p_value"}
+    assert "group_mean_low" not in fits.to_dict()
+
+
+def test_long_tables_and_iterables():
+    """Datasets have groups of their own, one dataset's after the other's."""
+    values = outcomes()[:, 1:]
+    items = [(column, GROUPS) for column in values.T]
+    words = {"quantities": ("icc", "blup_high", "group_rank"), "level": 0.8}
+    table = jaxre.fit_many(values.T.ravel(), np.tile(GROUPS, 4), datasets=np.repeat(np.arange(4), len(GROUPS)), **words)
+    for fits in (jaxre.fit_many(items, **words), table):
+        ends = np.cumsum([0, *fits.group_counts])
+        for i in range(3):
+            expected, here = jaxre.fit(values[:, i], GROUPS).group_effects(0.8), slice(ends[i], ends[i + 1])
+            np.testing.assert_allclose(fits.inference["blup_high"][here], expected.effect_high, rtol=1e-9)
+            np.testing.assert_array_equal(fits.inference["group_rank"][here], expected.rank)
+        assert np.isnan(fits.inference["blup_high"][ends[3] :]).all()
+        rows = fits.tidy_groups()
+        assert list(rows) == ["dataset", "group", "blup_high", "group_rank"]
+        np.testing.assert_array_equal(rows["dataset"], np.repeat(np.arange(4), fits.group_counts))
+
+
+def test_the_table_of_a_matrix_has_them_all():
+    fits = jaxre.fit_many(outcomes(), GROUPS, quantities=("blup_low", "blup", "group_mean"))
+    rows = fits.tidy_groups()
+    assert list(rows) == ["dataset", "group", "blup", "blup_low", "group_mean"]
+    np.testing.assert_array_equal(rows["blup_low"].reshape(5, 6), fits.inference["blup_low"])
