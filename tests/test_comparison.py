@@ -37,7 +37,7 @@ def test_what_is_refused():
     ):
         with pytest.raises(ValueError, match=message):
             jaxre.compare(first, second)
-    with pytest.raises(TypeError, match=r"two results of jaxre.fit, got float"):
+    with pytest.raises(TypeError, match=r"two results of jaxre.fit, or two of fit_many, got Fit and float"):
         jaxre.compare(small, 1.0)
 
 
@@ -47,3 +47,32 @@ def test_models_that_are_not_nested_are_refused():
         jaxre.compare(fitted(DAYS), fitted(other))
     turned = np.column_stack([2 * DAYS[:, 0] + other[:, 0], other[:, 0]])  # spans the days as well
     assert jaxre.compare(fitted(DAYS), fitted(turned)).df == 1
+
+
+def test_many_datasets():
+    """Each as by itself; NaN for one without an estimate, and for one of which the second has other rows."""
+    y, groups = SLEEP["Reaction"], SLEEP["Subject"]
+    values = np.column_stack([y, y[::-1], y**2, np.ones(len(y)), y])
+    small = jaxre.fit_many(values, groups, method="ml")
+    values[5, 4] = np.nan
+    large = jaxre.fit_many(values, groups, DAYS, method="ml")
+    found = jaxre.compare(small, large)
+    assert found.df == 1
+    for i in range(3):
+        fits = (jaxre.fit(values[:, i], groups, x, method="ml") for x in (None, DAYS))
+        expected = jaxre.compare(*fits)
+        # a difference of log-likelihoods near 1000, each to 1e-12 of itself
+        np.testing.assert_allclose(found.statistic[i], expected.statistic, atol=1e-8)
+        np.testing.assert_allclose(found.p_value[i], expected.p_value, rtol=1e-7)
+    assert np.isnan(found.statistic[3:]).all()
+    assert np.isnan(found.p_value[3:]).all()
+    for first, second, message in (
+        (large, small, r"must contain the first, got \('\(Intercept\)', 'x1'\)"),
+        (small, jaxre.fit_many(values[:, :2], groups, DAYS, method="ml"), "same datasets, got 5 and 2"),
+        (small, jaxre.fit_many(values, groups, DAYS), "method='reml'"),
+        (small, jaxre.fit_many(values, groups, DAYS, method="ml", quantities="icc"), "no log_likelihood"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            jaxre.compare(first, second)
+    with pytest.raises(TypeError, match=r"got FitMany and Fit"):
+        jaxre.compare(small, fitted(DAYS))
