@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import jax.numpy as jnp
 
@@ -74,15 +74,25 @@ OF_GROUPS = {  # of each group, and what it is in `GroupEffects`
     "group_mean_high": "mean_high",
     "group_rank": "rank",
 }
+OF_PREDICTIONS = {  # of each prediction, and what it is in `Predictions`
+    "prediction": "value",
+    "prediction_mean_mse": "mean_mse",
+    "prediction_mean_low": "mean_low",
+    "prediction_mean_high": "mean_high",
+    "prediction_mse": "observation_mse",
+    "prediction_low": "low",
+    "prediction_high": "high",
+}
+ON_REQUEST = {"contrasts": CONTRASTS, "predict_groups": tuple(OF_PREDICTIONS)}  # by the argument that asks for them
 FURTHER = (*UNTRUNCATED, *BOUNDS, *PROFILE_OF_RATIOS, *ERRORS, *WALD, *ICC_MEASURES, *CRITERIA, *LIKELIHOOD_RATIO)
-COLUMNS = (*SUMMARY, *FURTHER, *SIMULATED, *OF_GROUPS, *CONTRASTS)
+COLUMNS = (*SUMMARY, *FURTHER, *SIMULATED, *OF_GROUPS, *OF_PREDICTIONS, *CONTRASTS)
 OF_LIKELIHOOD = {*PROFILE, *PROFILE_OF_RATIOS, *LIKELIHOOD_RATIO, *DRAWN}  # which the analysis of variance has not
 
 
-def available(method: str, df: str, contrasts: bool) -> tuple[str, ...]:
-    """The columns that there are by a method and with those degrees of freedom, with or without contrasts."""
+def available(method: str, df: str, given: Collection[str]) -> tuple[str, ...]:
+    """The columns that there are by a method, with those degrees of freedom and the arguments given."""
     absent = {*(() if df == "kenward-roger" else ADJUSTED), *(OF_LIKELIHOOD if method == "anova" else ())}
-    absent |= set(() if contrasts else CONTRASTS)
+    absent |= {name for argument, names in ON_REQUEST.items() if argument not in given for name in names}
     return tuple(name for name in COLUMNS if name not in absent)
 
 

@@ -19,7 +19,7 @@ from jaxre.arrays import group_moments
 from jaxre.batches import One, Prepare, cast, run
 from jaxre.by_group import places_of
 from jaxre.classes import Classes, by_classes, strata_of_classes, sums_of_block
-from jaxre.columns_of_inference import OF_GROUPS, inference_of_one
+from jaxre.columns_of_inference import OF_GROUPS, OF_PREDICTIONS, inference_of_one
 from jaxre.components import Components
 from jaxre.estimate import Estimate, estimate_of
 from jaxre.group_effects import group_effects
@@ -28,6 +28,7 @@ from jaxre.moments import Strata
 from jaxre.observations import extremes
 from jaxre.passes import Missing, Passes, missing_of, passes_on_host, sums_on_host
 from jaxre.plan import Plan
+from jaxre.prediction import predictions
 from jaxre.rows import Array, HostRows
 from jaxre.settings import own_settings
 from jaxre.shared import Reduced, estimate_one, predict_one, reduce_block, reduce_passes
@@ -185,22 +186,32 @@ def fit_design(
 def _groups_of_design(codes: bytes, covariates: bytes | None, n: int) -> One:
     groups, x = _unpacked(codes, covariates, n)
 
-    def one(_: Any, data: Any, plan: Plan, whole: bool) -> tuple[Any, Array, dict[str, Array]]:
+    def one(places: Array, data: Any, plan: Plan, whole: bool) -> tuple[Any, Array, dict[str, Array]]:
         values, within, between = data
         at, moments = Components(within=within, between=between), group_moments(values, groups, x)
         found = group_effects(moments, at, method=plan.method, level=plan.level)
         columns = {column: getattr(found, name) for column, name in OF_GROUPS.items()}
+        if plan.predict is not None:
+            rows = plan.predict.table(1 if x is None else 1 + x.shape[1])
+            predicted = predictions(moments, at, places, rows, method=plan.method, level=plan.level)
+            columns |= {column: getattr(predicted, name) for column, name in OF_PREDICTIONS.items()}
         return None, jnp.ones((), bool), {"status": jnp.zeros(()), **columns}
 
     return one
 
 
-def effects_of_design(
-    plan: Plan, codes: np.ndarray, covariates: np.ndarray | None, block: Array, within: Array, between: Array
+def groups_of_design(
+    plan: Plan,
+    codes: np.ndarray,
+    covariates: np.ndarray | None,
+    block: Array,
+    variances: tuple[Array, Array],
+    places: np.ndarray,
 ) -> np.ndarray:
-    """Packed numbers of the groups in the columns of a block (n, datasets) over one design, at their variances."""
+    """Packed numbers of the groups, and predictions in those at `places`, of the columns of a block (n, datasets) over
+    one design, at their variances (within, between)."""
     one = _groups_of_design(*_packed(codes, covariates))
-    return run(plan, np.zeros(()), (block, within, between), _as_it_is, one)
+    return run(plan, places, (block, *variances), _as_it_is, one)
 
 
 def _as_it_is(_: Any, data: Any) -> Any:

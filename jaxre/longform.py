@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from jaxre.classes import Classes, status_of
-from jaxre.columns_of_inference import OF_GROUPS
+from jaxre.columns_of_inference import OF_GROUPS, OF_PREDICTIONS
 from jaxre.effects import predict
 from jaxre.fitting import fit
 from jaxre.frame import power_of_two_below
@@ -152,26 +152,23 @@ def each_of_long(data: Long) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def effects_of_long(
-    data: Long, plan: Plan, status: np.ndarray, between: np.ndarray, within: np.ndarray, ratio: np.ndarray
+    data: Long,
+    plan: Plan,
+    status: np.ndarray,
+    between: np.ndarray,
+    within: np.ndarray,
+    ratio: np.ndarray,
+    places: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-    """What is asked of the groups, (groups,) of all of them; NaN where there is nothing.
+    """What is asked of the groups, (groups,) of all of them, and predictions (datasets, m); NaN where there is nothing.
 
     The predicted effects at the variances (datasets,) of their datasets; with covariates, and all that is not the
-    effects and their standard errors, by fits of one dataset after the other.
+    effects and their standard errors, by fits of one dataset after the other. `places` (m, datasets) are the groups to
+    predict in, -1 a new one, as all are without.
     """
     of_groups = [name for name in OF_GROUPS if name in plan.quantities]
-    if of_groups or data.covariates is not None:
-        found = {name: np.full(data.groups, np.nan) for name in (*EFFECTS, *of_groups)}
-        for failed, dataset in zip(status >= Status.UNBOUNDED, each_of_long(data), strict=True):
-            with contextlib.suppress(ValueError):  # what no batch sees, such as effects beyond the range of doubles
-                single = None if failed else fit(*dataset, method=plan.method)
-                if single is None:
-                    continue
-                of_fit = single.group_effects(plan.level) if of_groups else None
-                for name, table in found.items():
-                    source, field = (single, name) if name in EFFECTS else (of_fit, OF_GROUPS[name])
-                    table[single.groups] = getattr(source, field)
-        return found
+    if of_groups or plan.predict is not None or data.covariates is not None:
+        return _one_after_the_other(data, plan, of_groups, status >= Status.UNBOUNDED, places)
     of, there = groups_of_long(data), data.dataset_of
     with np.errstate(all="ignore"):
         weights = data.sizes / (1 + ratio[there] * data.sizes)
@@ -193,3 +190,31 @@ def effects_of_long(
             "blup": np.where(failed, np.nan, predicted.effect),
             "blup_se": np.where(failed, np.nan, np.sqrt(predicted.variance)),
         }
+
+
+def _one_after_the_other(
+    data: Long, plan: Plan, of_groups: list[str], failed: np.ndarray, places: np.ndarray | None
+) -> dict[str, np.ndarray]:
+    """The same, each dataset fitted by itself."""
+    found, asked, x = {name: np.full(data.groups, np.nan) for name in (*EFFECTS, *of_groups)}, plan.predict, None
+    if asked is not None:
+        found |= {name: np.full((data.count, len(asked.groups)), np.nan) for name in OF_PREDICTIONS}
+        table = asked.table(1 if data.covariates is None else 1 + data.covariates.shape[1])
+        x = table if table.shape[1] else None
+        places = np.full((len(asked.groups), data.count), -1) if places is None else places
+    for i, dataset in enumerate(each_of_long(data)):
+        if failed[i]:
+            continue
+        with contextlib.suppress(ValueError):  # what no batch sees, such as effects beyond the range of doubles
+            single = fit(*dataset, method=plan.method)
+            for name in EFFECTS:
+                found[name][single.groups] = getattr(single, name)
+            if of_groups:
+                effects = single.group_effects(plan.level)
+                for name in of_groups:
+                    found[name][single.groups] = getattr(effects, OF_GROUPS[name])
+            if asked is not None and places is not None:
+                rows = single.predict(places[:, i], x, allow_new=True, level=plan.level)
+                for name, field in OF_PREDICTIONS.items():
+                    found[name][i] = getattr(rows, field)
+    return found

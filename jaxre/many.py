@@ -12,12 +12,14 @@ from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from jaxre.coefficients import contrast_rows, independent
-from jaxre.columns_of_inference import COLUMNS, CONTRASTS, EVERY, SUMMARY, available
+from jaxre.columns import numbers
+from jaxre.columns_of_inference import COLUMNS, EVERY, ON_REQUEST, SUMMARY, available
 from jaxre.distributions import level_of
 from jaxre.fits import FitMany
 from jaxre.inference import df_of
+from jaxre.labels import encode
 from jaxre.matrices import fit_matrix
-from jaxre.plan import AXIS, QUANTITIES, Plan
+from jaxre.plan import AXIS, QUANTITIES, Asked, Plan
 from jaxre.progress import Progress
 from jaxre.separate import fit_iterable, fit_long_table
 
@@ -41,6 +43,8 @@ def fit_many(
     level: float = 0.95,
     df: str | None = None,
     contrasts: ArrayLike | None = None,
+    predict_groups: ArrayLike | Sequence[Hashable] | None = None,
+    predict_covariates: ArrayLike | None = None,
     draws: int = 100_000,
     replicates: int = 1000,
     seed: int = 0,
@@ -94,6 +98,12 @@ def fit_many(
             first. They add columns to `fits.inference`: of each row "contrast_estimate", "contrast_se", "contrast_df",
             "contrast_t", "contrast_p_value", "contrast_low", "contrast_high", (datasets, m); and the joint F test of
             L beta = 0, "contrasts_f", "contrasts_f_df1", "contrasts_f_df2", "contrasts_f_p_value".
+        predict_groups: (m,) labels of groups of the matrix to predict in, None for a new group, all new without. They
+            add columns (datasets, m) to `fits.inference`, see `predictions`: "prediction"; of the group's mean
+            "prediction_mean_mse", "prediction_mean_low", "prediction_mean_high"; of a new observation
+            "prediction_mse", "prediction_low", "prediction_high". Where datasets have designs of their own, all must be
+            new; a group that an incomplete dataset of a matrix has not is new there.
+        predict_covariates: (m, p - 1) [x], at which to predict; none for the intercept alone.
         draws: [1], of the likelihood ratio's null distribution; p-values are multiples of 1 / draws.
         replicates: [1], of the bootstrap, for each dataset.
         seed: [1], of what is simulated; a dataset's numbers depend on it and on the dataset alone.
@@ -103,8 +113,8 @@ def fit_many(
 
     Errors:
         ValueError or TypeError for an unknown method, quantity, precision, level or df, shapes that do not fit, values
-        that are not numbers, infinite covariates, contrasts that depend on each other, fewer than one draw or
-        replicate, or a chunk too large for memory.
+        that are not numbers, infinite covariates, contrasts that depend on each other, unknown groups to predict in,
+        fewer than one draw or replicate, or a chunk too large for memory.
         Never for the values of a dataset.
 
     Source: README, "The pipeline"; the shared design in spectral form, as for `fit` otherwise.
@@ -119,7 +129,10 @@ def fit_many(
     _check_options(method, chunk, precision)
     df, level = df_of(method, df), float(level_of(level))
     rows = () if contrasts is None else tuple(map(tuple, independent(contrast_rows(contrasts)).tolist()))
-    plan = Plan(_named(quantities, method, df, bool(rows)), method, precision, _mesh(mesh), df, level, rows)
+    asked = _asked(predict_groups, predict_covariates)
+    given = [name for name, there in (("contrasts", bool(rows)), ("predict_groups", asked is not None)) if there]
+    names = _named(quantities, method, df, given)
+    plan = Plan(names, method, precision, _mesh(mesh), df, level, rows, asked)
     draws, replicates, seed = _whole("draws", draws, 1), _whole("replicates", replicates, 1), _whole("seed", seed, 0)
     if plan.simulated:  # else the seed would be another plan, to be compiled anew
         plan = dataclasses.replace(plan, draws=draws, replicates=replicates, seed=seed)
@@ -130,8 +143,12 @@ def fit_many(
             raise ValueError(
                 "groups is missing; for an iterable of (values, groups, covariates) leave out covariates and datasets."
             )
+        if asked is not None:
+            asked.refuse_names()
         return fit_iterable(values, plan, Progress(None, progress))
     if datasets is not None:
+        if asked is not None:
+            asked.refuse_names()
         return fit_long_table(values, groups, covariates, datasets, plan, progress)
     return fit_matrix(values, groups, covariates, plan, chunk, progress)
 
@@ -165,13 +182,34 @@ def _whole(name: str, number: int, least: int) -> int:
     return int(number)
 
 
-def _named(quantities: Sequence[str], method: str, df: str, contrasts: bool) -> tuple[str, ...]:
-    """The quantities asked for, the status first, those of contrasts last."""
+def _asked(groups: Any, covariates: Any) -> Asked | None:
+    """What is to be predicted, if anything."""
+    if groups is None and covariates is None:
+        return None
+    x = None if covariates is None else numbers(covariates, "predict_covariates")
+    if x is not None and (x.ndim != 2 or not np.isfinite(x).all()):
+        raise ValueError(f"predict_covariates must be finite numbers of shape (m, p - 1), got {x.shape}.")
+    labels: list[Hashable] = [] if x is None else [None] * len(x)
+    if groups is not None:
+        encoded = encode(groups, "predict_groups")
+        of_code = [*np.asarray(encoded.labels).tolist(), None]  # the last one of code -1
+        labels = [of_code[code] for code in encoded.codes.tolist()]
+    if not labels or (x is not None and len(x) != len(labels)):
+        raise ValueError(
+            f"predict_groups and predict_covariates must have one length, 1 or more, got {len(labels)} and "
+            f"{'none' if x is None else len(x)}."
+        )
+    rows: list[list[float]] = [[]] * len(labels) if x is None else x.tolist()
+    return Asked(tuple(labels), tuple(map(tuple, rows)))
+
+
+def _named(quantities: Sequence[str], method: str, df: str, given: Sequence[str]) -> tuple[str, ...]:
+    """The quantities asked for, the status first, those that an argument asks for last."""
     if isinstance(quantities, str):
         quantities = (quantities,)
     if not isinstance(quantities, Iterable):
         raise TypeError(f"quantities must be names of fields, got {quantities!r}.")
-    columns = available(method, df, contrasts)
+    columns = available(method, df, given)
     summary = [name for name in columns if name in SUMMARY]
     names = [one for name in quantities for one in (summary if name == EVERY else (name,))]
     unknown = [name for name in names if name not in (*QUANTITIES, *COLUMNS)]
@@ -180,11 +218,13 @@ def _named(quantities: Sequence[str], method: str, df: str, contrasts: bool) -> 
             f"quantities has unknown names {unknown}; there are {', '.join((*QUANTITIES, *COLUMNS, EVERY))}."
         )
     absent = [name for name in names if name in COLUMNS and name not in columns]
-    others = [name for name in absent if name not in CONTRASTS]
-    if absent and not others:
-        raise ValueError(f"quantities has {absent}, but contrasts is missing; pass contrasts=, the rows of L.")
+    others = [name for name in absent if not any(name in columns for columns in ON_REQUEST.values())]
     if others:
         raise ValueError(f"quantities has {others}, which method={method!r} with df={df!r} has not; leave them out.")
-    if contrasts and not set(names) & set(CONTRASTS):
-        names += CONTRASTS
+    for argument, of_argument in ON_REQUEST.items():
+        lacking = [name for name in absent if name in of_argument]
+        if lacking:
+            raise ValueError(f"quantities has {lacking}, but {argument} is missing; pass it, or leave them out.")
+        if argument in given and not set(names) & set(of_argument):
+            names += of_argument
     return tuple(dict.fromkeys(["status", *names]))

@@ -14,9 +14,9 @@ import numpy as np
 from jaxre.batches import Blocks, blocks_of
 from jaxre.classes import MOST_CLASSES
 from jaxre.columns import beyond_doubles, coefficients_of, frame_of, numeric, refuse_too_many
-from jaxre.columns_of_inference import OF_GROUPS
+from jaxre.columns_of_inference import OF_GROUPS, OF_PREDICTIONS
 from jaxre.fits import Counts, FitMany, unpacked
-from jaxre.forms import effects_of_design, fit_design, fit_missing, fit_shared, fit_stacked, fit_strata, placed
+from jaxre.forms import fit_design, fit_missing, fit_shared, fit_stacked, fit_strata, groups_of_design, placed
 from jaxre.labels import encode
 from jaxre.longform import Long, combined, effects_of_long
 from jaxre.masked import MOST_COVARIATES, MaskedDesign, masked_design, masked_strata
@@ -64,7 +64,9 @@ def fit_matrix(
     design = None
     if not verdict.failed and len(present) <= MOST_GROUPS:
         design = shared_design(codes, x, plan.method == "reml")
-    matrix = _Matrix(plan, codes, len(present), x, verdict, design, None if design is None else placed(design))
+    places = np.zeros(0, np.int32) if plan.predict is None else plan.predict.places(labels.labels[present])
+    on_device = None if design is None else placed(design)
+    matrix = _Matrix(plan, codes, len(present), x, verdict, design, on_device, places)
     stays = isinstance(values, jax.Array) and jnp.issubdtype(values.dtype, jnp.floating)
     stays = stays and plan.platform != "cpu" and plan.mesh is None and design is not None
     size, bar = _chunk(chunk, n, plan, blocks_of(plan, values if stays else None)), Progress(count, progress)
@@ -98,6 +100,8 @@ class _Matrix:
     """None where there are too many groups for it, or no estimates."""
     there: SharedDesign | None
     """the same on the device."""
+    places: np.ndarray
+    """(m,) those of the groups that are to be predicted in, -1 for a new one."""
 
     def fit(self, block: Any, complete: np.ndarray | None) -> tuple[np.ndarray, Missing]:
         """Packed numbers of a chunk (n, datasets), and how much each dataset lacks.
@@ -138,10 +142,11 @@ class _Matrix:
             effects = self.plan.only(("status", *EFFECTS))
             rows |= effects.rows(fit_shared(effects, self.design, self.there, block, wanted), *self.shape)
         rows |= rest.rows(dataclasses.replace(self, plan=rest).complete(block, wanted), *self.shape)
-        if asked & set(OF_GROUPS):
-            of_groups, variances = self.plan.only(("status", *OF_GROUPS)), (rows["within"][0], rows["between"][0])
-            found = effects_of_design(of_groups, self.codes, self.x, block, *variances)
-            rows = of_groups.rows(found, *self.shape) | rows
+        wanted_of_groups = [name for name in self.plan.quantities if name in (*OF_GROUPS, *OF_PREDICTIONS)]
+        if wanted_of_groups:
+            plan, variances = self.plan.only(("status", *wanted_of_groups)), (rows["within"][0], rows["between"][0])
+            found = groups_of_design(plan, self.codes, self.x, block, variances, self.places)
+            rows = plan.rows(found, *self.shape) | rows
         return self.plan.packed(rows)
 
     @property
@@ -212,10 +217,16 @@ class _Matrix:
         pair = combined(dataset, self.codes[row], self.groups)
         x = None if self.x is None else self.x[row]
         long = Long(block[row, dataset], dataset, pair, x, block.shape[1])
-        predicted = effects_of_long(long, self.plan, *(rows[name][0] for name in ("status", *VARIANCES)))
-        for name, effects in predicted.items():
-            rows[name] = np.full((self.groups, block.shape[1]), np.nan)
-            rows[name][self.codes[row], dataset] = effects[pair]
+        status, between, within, ratio = (rows[name][0] for name in ("status", *VARIANCES))
+        of_pair = np.full((self.groups + 1, block.shape[1]), -1)  # the last one of new groups
+        of_pair[self.codes[row], dataset] = pair
+        of_groups = effects_of_long(long, self.plan, status, between, within, ratio, of_pair[self.places])
+        for name, table in of_groups.items():
+            if name in OF_PREDICTIONS:
+                rows[name] = table.T
+            else:
+                rows[name] = np.full((self.groups, block.shape[1]), np.nan)
+                rows[name][self.codes[row], dataset] = table[pair]
         return self.plan.packed(rows), missing
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +19,7 @@ from jaxre.columns_of_inference import (
     OF_COEFFICIENTS,
     OF_CONTRASTS,
     OF_GROUPS,
+    OF_PREDICTIONS,
     SIMULATED,
 )
 from jaxre.search import KEPT_OPTIMA
@@ -35,6 +36,43 @@ VARIANCES = ("between", "within", "ratio")  # that effects are computed from
 
 
 @dataclasses.dataclass(frozen=True)
+class Asked:
+    """What is to be predicted for every dataset."""
+
+    groups: tuple[Hashable, ...]
+    """(m,) labels; None for a new group."""
+    covariates: tuple[tuple[float, ...], ...]
+    """(m, p - 1) [x]."""
+
+    def table(self, p: int) -> np.ndarray:
+        """The covariates as an array; an error where they do not suit p coefficients."""
+        table = np.array(self.covariates, float).reshape(len(self.groups), -1)
+        if table.shape[1] != p - 1:
+            wanted = f"shape ({len(table)}, {p - 1}), a row for each of predict_groups" if p > 1 else "no columns"
+            raise ValueError(f"predict_covariates must have {wanted}, got {table.shape}.")
+        return table
+
+    def places(self, labels: np.ndarray) -> np.ndarray:
+        """(m,) places of the groups among the labels, -1 for new ones; an error that names unknown ones."""
+        known = {label: place for place, label in enumerate(labels.tolist())} | {None: -1}
+        unknown = [label for label in self.groups if label not in known]
+        if unknown:
+            raise ValueError(
+                f"predict_groups must be labels of the {len(labels)} groups, got {unknown[0]!r}; None is a new group."
+            )
+        return np.array([known[label] for label in self.groups], np.int32)
+
+    def refuse_names(self) -> None:
+        """An error where a group is named."""
+        named = [label for label in self.groups if label is not None]
+        if named:
+            raise ValueError(
+                f"predict_groups must be new groups, None, where datasets have designs of their own, got {named[0]!r}; "
+                f"leave it out, or pass a matrix."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
 class Plan:
     """What is to be computed, and where."""
 
@@ -47,6 +85,8 @@ class Plan:
     level: float = 0.95
     contrasts: tuple[tuple[float, ...], ...] = ()
     """rows of L, of which tests of L beta are wanted."""
+    predict: Asked | None = None
+    """what predictions are wanted of."""
     draws: int = 0
     """of the likelihood ratio where between is 0."""
     replicates: int = 0
@@ -66,8 +106,8 @@ class Plan:
 
     @property
     def effects(self) -> bool:
-        """Whether the effects of the groups are wanted."""
-        return bool({*EFFECTS, *OF_GROUPS} & set(self.quantities))
+        """Whether anything of the groups is wanted."""
+        return bool({*EFFECTS, *OF_GROUPS, *OF_PREDICTIONS} & set(self.quantities))
 
     def only(self, quantities: Sequence[str]) -> Plan:
         """The same of other quantities, each named once."""
@@ -75,8 +115,9 @@ class Plan:
 
     @property
     def without_effects(self) -> Plan:
-        """The same, but for the effects of the groups."""
-        return self.only([name for name in self.quantities if name not in (*EFFECTS, *OF_GROUPS)])
+        """The same, but for all of the groups."""
+        without = {*EFFECTS, *OF_GROUPS, *OF_PREDICTIONS}
+        return dataclasses.replace(self.only([name for name in self.quantities if name not in without]), predict=None)
 
     @property
     def with_variances(self) -> Plan:
@@ -105,6 +146,8 @@ class Plan:
         shapes |= dict.fromkeys((f"beta_bootstrap_{end}" for end in ENDS), (p,))
         shapes |= {"optima_ratio": (KEPT_OPTIMA,), "blup": (groups,), "blup_se": (groups,)}
         shapes |= dict.fromkeys(OF_GROUPS, (groups,))
+        if self.predict is not None:
+            shapes |= dict.fromkeys(OF_PREDICTIONS, (len(self.predict.table(p)),))
         return [(name, shapes.get(name, ())) for name in self.quantities]
 
     def rows(self, packed: np.ndarray, p: int, groups: int) -> dict[str, np.ndarray]:

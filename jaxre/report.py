@@ -190,7 +190,7 @@ def columns_of_many(fits: Fitted, inference: dict[str, np.ndarray]) -> dict[str,
         if table.ndim == 1:
             columns[name] = table
         else:
-            of = range(table.shape[1]) if name.startswith("contrast_") else fits.coefficients
+            of = range(table.shape[1]) if name.startswith(("contrast_", "prediction")) else fits.coefficients
             columns |= {f"{name}[{row}]": table[:, i] for i, row in enumerate(of)}
     names = {code: Status(code).name.lower() for code in np.unique(fits.status).tolist()}
     columns["status"] = np.array([names[code] for code in fits.status.tolist()], object)
