@@ -16,13 +16,12 @@ and F stays above the higher of F(a) - D (lambda - a) and F(b) - U (b - lambda),
 close to 0 without reaching it. Beyond the last point a, lambda f' >= a L'(a) - N (Q(a) - Q(infinity)) / Q(infinity).
 What none of these decides is split, in log(1 + mean size * lambda).
 
-A first look at a dozen points settles most datasets: each interval rises, or f' keeps its sign on it, and at most one
-of them holds a minimum. The others are left to the branch and bound.
+A first look, from point to point, settles most datasets: each interval rises, or f' keeps its sign on it, and at most
+one of them holds a minimum. The others are left to the branch and bound.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import jax
@@ -32,12 +31,14 @@ from jaxre.curve import Curve
 from jaxre.profile import Profile, drop, score, score_noise, score_root
 from jaxre.records import record
 from jaxre.rows import Array
-from jaxre.settings import repeat
+from jaxre.settings import repeat, repeat_while
 
-STRIDE, LONGEST_STRIDE = math.log(1.35), math.log(1.45)  # in log(1 + largest size * lambda), between first looks
+LEAST, MOST, LEAST_AGAIN = 1.5, 4.0, 1.1  # strides between first looks, in 1 + largest size * lambda; and when halved
+TIMID = 0.95  # share of the stride that the bounds of F' at its near end promise
+FAR, MOST_LOOKS = 1e6, 100  # where a first look gives up
 WIDTH = 16  # points that are looked at in one round of branch and bound, and basins that are kept
 ROWS = 96  # intervals that are kept at once
-REFINED = 4  # steps towards the root of F before the optimiser starts
+REFINED = 3  # steps towards the root of F before the optimiser starts
 GROWTH = 4.0  # of 1 + typical size * lambda, from one first point to the next
 ROUNDS = 500
 MANY = 100.0
@@ -48,7 +49,7 @@ FIELDS = len(Profile._fields)
 
 @record
 class Look:
-    """What a first look at a dozen points says; the rest means something only where `settled`."""
+    """What a first look from point to point says; the rest means something only where `settled`."""
 
     settled: Array
     """() bool, lambda = 0 is the only local minimum of f, or `low` to `high` holds the only one."""
@@ -63,32 +64,61 @@ class Look:
 
 
 def first_look(curve: Curve) -> Look:
-    """The proof at a fixed set of points, one after the other: under vmap each number is a vector over the datasets.
+    """The proof from point to point: under vmap each number is a vector over the datasets.
 
-    A tally counts the intervals that hold a minimum, and rises by MANY for one about which nothing is known.
+    From a point the next one is a stride away; where nothing is known of what lies between, the stride is halved, down
+    to LEAST_AGAIN. It ends where it is known what lies beyond. A tally counts the intervals that hold a minimum, and
+    rises by MANY for one about which nothing is known.
+
+    The loop carries the profile at both ends of an interval, so that each of its numbers is one sum over the strata: a
+    compiler that fuses would else form all of them again in whatever is decided by them.
     """
     blank = jnp.zeros_like(curve.floor)
     zero = curve.at(blank)
     at_zero = rises_at(zero, curve)
-    reach = jnp.clip(jnp.log1p(1.001 * curve.largest * curve.rises_from), STRIDE, curve.looks * LONGEST_STRIDE)
-    looks = jnp.where(curve.valid & (reach > STRIDE), jnp.clip(jnp.ceil(reach / STRIDE), 1, curve.looks), 1)
-    stride = jnp.exp(reach / looks)  # of 1 + largest size * lambda
+    # by itself a mask would be formed anew in each of the loops over the batch that read it; a root is not
+    kept = lambda mask: jnp.sqrt(jnp.where(mask, blank + 1, blank)) > 0
+    ahead = lambda growth, stride: curve.at((growth * stride - 1) / curve.largest)._replace(log_det=blank)
 
-    def step(i: Array, state: tuple[Any, ...]) -> tuple[Any, ...]:
-        a, growth, tally, low = state
-        mine = i < looks  # else only others of the batch have points left, and this dataset stays where it is
-        growth = growth * jnp.where(mine, stride, 1.0)
-        b = facts_of(curve.at((growth - 1) / curve.largest), curve)
-        tally = tally + jnp.where(mine, _tally(*_inside(a, b, a.root < 0, curve)), 0.0)
-        return b, growth, tally, jnp.where(tally == 0, b.ratio, low)
+    def step(state: tuple[Any, ...]) -> tuple[Any, ...]:
+        i, behind, before, growth, stride, tally, basin, active = state
+        a, b = facts_of(behind, curve), facts_of(before, curve)
+        sign = jnp.where(at_zero, 1.0, -1.0) * abs(a.root)  # up to rounding
+        a = a._replace(root=jnp.where(growth == 1, sign, a.root))
+        one, unknown = _inside(a, b, a.root < 0, curve)
+        closer = kept(unknown & (stride > LEAST_AGAIN))
+        here = kept(active & ~closer)
+        found, lost = kept(here & one), here & unknown
+        basin = _where(found, (a.ratio, b.ratio, a.root, b.root), basin)
+        growth = jnp.where(here, growth * stride, growth)
+        one, unknown = _beyond(b, b.root < 0, curve)
+        ended, last = kept(here & ~unknown), kept(here & ~unknown & one)
+        basin = _where(last, (b.ratio, jnp.full_like(b.ratio, jnp.inf), b.root, b.root), basin)
+        tally = tally + jnp.where(found, 1.0, 0.0) + jnp.where(last, 1.0, 0.0)
+        tally = tally + jnp.where(lost | (here & unknown & (growth > FAR)), MANY, 0.0)
+        stride = jnp.where(closer, jnp.sqrt(stride), _stride(b))
+        behind = Profile(*_where(here, before, behind))
+        return i + 1, behind, ahead(growth, stride), growth, stride, tally, basin, active & ~ended & (tally < MANY)
 
-    first = facts_of(zero, curve)
-    first = first._replace(root=jnp.where(at_zero, abs(first.root), -abs(first.root)))
-    start = first, blank + 1, jnp.where(at_zero, blank + 1, blank), blank
-    last, _, tally, low = repeat(most_of_batch(looks.astype(jnp.int32)), step, start)
-    tally = tally + _tally(*_beyond(last, last.root < 0, curve))
-    high = jnp.where(low == last.ratio, jnp.inf, ((1 + curve.largest * low) * stride * (1 + 1e-6) - 1) / curve.largest)
-    return Look(settled=tally == 1, at_zero=at_zero, low=low, high=high, start=low)
+    def some_left(state: tuple[Any, ...]) -> Array:
+        return (most_of_batch(state[-1].astype(jnp.int32)) > 0) & (state[0] < MOST_LOOKS)
+
+    growth, stride = blank + 1, _stride(facts_of(zero, curve))
+    profiles = zero._replace(log_det=blank), ahead(growth, stride)
+    start = 0, *profiles, growth, stride, jnp.where(at_zero, blank + 1, blank), (blank,) * 4, curve.valid
+    *_, tally, (low, high, f_low, f_high), active = repeat_while(some_left, step, start)
+    begin = chord_root(low, f_low, high, f_high, curve)
+    return Look(settled=(tally == 1) & ~active & curve.valid, at_zero=at_zero, low=low, high=high, start=begin)
+
+
+def _stride(at: Facts) -> Array:
+    """How far the sign of F' at a point is likely to reach: e and l fall as 1 / (1 + size * lambda) at most."""
+    reach = TIMID * jnp.maximum(at.bend / at.need, at.need / at.bend)
+    return jnp.clip(jnp.where(reach > LEAST, reach, LEAST), LEAST, MOST)  # LEAST where it is none
+
+
+def _where(mask: Array, new: tuple[Array, ...], old: tuple[Array, ...]) -> tuple[Array, ...]:
+    return tuple(jnp.where(mask, a, b) for a, b in zip(new, old, strict=True))
 
 
 @jax.custom_batching.custom_vmap
@@ -100,10 +130,6 @@ def most_of_batch(number: Array) -> Array:
 @most_of_batch.def_vmap
 def _most_of_batch(size: int, batched: list[bool], number: Array) -> tuple[Array, bool]:
     return most_of_batch(number.max(axis=0) if batched[0] else number), False
-
-
-def _tally(one: Array, unknown: Array) -> Array:
-    return jnp.where(unknown, MANY, jnp.where(one, 1.0, 0.0))
 
 
 def look_at_proof(curve: Curve) -> Look:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jaxre.effects import NormalEquations
 from jaxre.frame import FREEDOM_OF_KNOWN
-from jaxre.profile import Profile, degrees, profile
+from jaxre.profile import Columns, Profile, columns_of, degrees, profile, profile_of_columns
 from jaxre.rows import Array
 from jaxre.status import Status
 
@@ -35,8 +35,6 @@ class Curve:
     """() the largest group size."""
     valid: Array
     """() bool, whether there is an estimate to look for."""
-    looks: int
-    """points of a first look at most."""
     rises_from: Array
     """() a ratio from which F is known, from the design alone, to rise; infinity where none is."""
     cancels: bool
@@ -64,14 +62,15 @@ def curve(equations: NormalEquations, restricted: bool, fixed: bool = False) -> 
         excess = scatter * (n * k / (m - 1 if restricted else m) - k)
         closed = closed_ratio(excess / inner, k)
     return Curve(
-        at=partial(_searched(restricted), equations) if fixed else lambda ratio: profile(equations, ratio, restricted),
+        at=partial(_searched(restricted), equations, columns_of(equations))
+        if fixed
+        else lambda ratio: profile(equations, ratio, restricted),
         n=n,
         count=jnp.where(n < FREEDOM_OF_KNOWN, n, groups),
         floor=equations.floor,
         size=(strata.counts * strata.sizes).sum() / groups,
         largest=largest,
         valid=strata.status == Status.INTERIOR,
-        looks=32 if alone else 24,  # as many as the design asks for; with covariates it has no bound, and data must do
         rises_from=rises_from,
         cancels=not alone,
         closed=closed,
@@ -98,13 +97,21 @@ def _searched(restricted: bool) -> Callable[[NormalEquations, Array], Profile]:
     compile, and no time to run. Not for derivatives in reverse."""
 
     @jax.custom_batching.custom_vmap
-    def at(equations: NormalEquations, ratio: Array) -> Profile:
+    def at(equations: NormalEquations, columns: Columns | None, ratio: Array) -> Profile:
         return profile(equations, ratio, restricted, 1)
 
     @at.def_vmap
-    def batched(size: int, mapped: list[Any], equations: NormalEquations, ratio: Array) -> tuple[Profile, Any]:
+    def batched(
+        size: int, mapped: list[Any], equations: NormalEquations, columns: Columns | None, ratio: Array
+    ) -> tuple[Profile, Any]:
         axes = jax.tree.map(lambda one: 0 if one else None, tuple(mapped))
-        found = jax.vmap(partial(profile, restricted=restricted), axes, axis_size=size)(equations, ratio)
+
+        def one(equations: NormalEquations, columns: Columns | None, ratio: Array) -> Profile:
+            if columns is None:
+                return profile(equations, ratio, restricted)
+            return profile_of_columns(equations, columns, ratio, restricted)
+
+        found = jax.vmap(one, axes, axis_size=size)(equations, columns, ratio)
         return found, jax.tree.map(lambda _: True, found)
 
     return at

@@ -6,7 +6,7 @@ Beta and within profiled out, -2 log L = f(lambda) + constant with f = N log Q +
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxre.effects import Gls, NormalEquations, contract, gls, matmul
 from jaxre.frame import Frame
 from jaxre.moments import Strata
+from jaxre.records import record
 from jaxre.rows import Array
 
 WRITTEN_OUT = 24  # strata up to which the sums for an intercept alone are written out, so that they fuse under vmap
@@ -50,19 +51,57 @@ def degrees(strata: Strata, restricted: bool) -> Array:
     return strata.rows - (strata.means.shape[-1] - 1 if restricted else 0)
 
 
+@record
+class Columns:
+    """What an intercept alone needs of the strata: the numbers of each by themselves, or all in one array."""
+
+    sizes: tuple[Array, ...]
+    """k."""
+    counts: tuple[Array, ...]
+    """m."""
+    others: tuple[Array, ...]
+    """m without one group of the largest size."""
+    means: tuple[Array, ...]
+    """of the outcome."""
+    scatter: tuple[Array, ...] | None
+    """squares of the group means of the outcome about those."""
+
+
+def columns_of(equations: NormalEquations, written_out: int = WRITTEN_OUT) -> Columns | None:
+    """In scalars where the strata are few: under vmap each is one vector over the datasets, and they fuse."""
+    strata = equations.strata
+    if strata.means.shape[-1] > 2:
+        return None
+    every: list[Any] = list(range(len(strata.sizes))) if len(strata.sizes) <= written_out else [slice(None)]
+    column = lambda table: tuple(table[i] for i in every)
+    return Columns(
+        sizes=column(strata.sizes),
+        counts=column(strata.counts),
+        others=column(equations.others),
+        means=column(strata.means[:, 1]),
+        scatter=None if strata.scatter is None else column(strata.scatter[:, 1, 1]),
+    )
+
+
 @partial(jax.jit, static_argnums=(2, 3))  # traced once for the several loops that evaluate it
 def profile(equations: NormalEquations, ratio: Array, restricted: bool, written_out: int = WRITTEN_OUT) -> Profile:
     """Q and L at a ratio, with derivatives; O(strata p^2 + p^3)."""
     return solve(equations, ratio, restricted, written_out)[0]
 
 
+@partial(jax.jit, static_argnums=3)
+def profile_of_columns(equations: NormalEquations, columns: Columns, ratio: Array, restricted: bool) -> Profile:
+    """The same from columns that stand outside of a loop."""
+    return _profile_of_intercept(equations, columns, ratio, restricted)[0]
+
+
 def solve(
     equations: NormalEquations, ratio: Array, restricted: bool, written_out: int = WRITTEN_OUT
 ) -> tuple[Profile, Array, Array]:
     """Q and L at a ratio, with the coefficients and their covariance in units of within."""
-    strata = equations.strata
-    if strata.means.shape[-1] == 2:
-        at, mean, total = _profile_of_intercept(equations, ratio, restricted, len(strata.sizes) <= written_out)
+    columns = columns_of(equations, written_out)
+    if columns is not None:
+        at, mean, total = _profile_of_intercept(equations, columns, ratio, restricted)
         return at, jnp.reshape(mean, (1,)), jnp.reshape(1 / total, (1, 1))
     fit = gls(equations, ratio)
     return profile_of(equations, fit, ratio, restricted), fit.gamma, fit.inverse
@@ -100,11 +139,9 @@ def profile_of(equations: NormalEquations, fit: Gls, ratio: Array, restricted: b
 
 
 def _profile_of_intercept(
-    equations: NormalEquations, ratio: Array, restricted: bool, few: bool
+    equations: NormalEquations, columns: Columns, ratio: Array, restricted: bool
 ) -> tuple[Profile, Array, Array]:
     """`profile_of` with the intercept alone; with the mean and the sum of its weights.
-
-    Where strata are `few`, in scalars: under vmap each is one vector over the datasets, and they fuse.
 
     With w_k = k / (1 + ratio k), mu the weighted mean, d2_k the squares of the stratum's group means about mu:
     Q = SSW + sum w_k d2_k and its derivatives. In the restricted likelihood one group of the largest size, weight a, is
@@ -115,15 +152,12 @@ def _profile_of_intercept(
 
     in which no difference is below a quarter of its terms, since no other weight exceeds W / 2.
     """
-    strata = equations.strata
-    every = range(len(strata.sizes)) if few else [slice(None)]
-    column = lambda table: [table[i] for i in every]
-    add = lambda terms: sum(terms[1:], terms[0]) if few else terms[0].sum()
-    times = lambda a, b: [a[i] * b[i] for i in range(len(every))]
-    k, m, y = column(strata.sizes), column(strata.counts), column(strata.means[:, 1])
+    k, m, y = columns.sizes, columns.counts, columns.means
+    add = lambda terms: terms[0].sum() if k[0].ndim else sum(terms[1:], terms[0])
+    times = lambda a, b: [one * other for one, other in zip(a, b, strict=True)]
     w = [size / (1 + ratio * size) for size in k]
     dominant = equations.largest / (1 + ratio * equations.largest)
-    rest = times(column(equations.others), w)
+    rest = times(columns.others, w)
     rest_1, rest_2 = add(rest), add(times(rest, w))
     total = rest_1 + dominant
     inverse = 1 / total
@@ -131,8 +165,8 @@ def _profile_of_intercept(
     mean = add(times(mw, y)) * inverse
     gap = [value - mean for value in y]
     squares = times(m, times(gap, gap))
-    if strata.scatter is not None:
-        squares = [own + within for own, within in zip(squares, column(strata.scatter[:, 1, 1]), strict=True)]
+    if columns.scatter is not None:
+        squares = [own + within for own, within in zip(squares, columns.scatter, strict=True)]
     first = times(w, squares)
     second = times(w, first)
     excess, pull = add(first), add(times(mw, times(w, gap)))
@@ -146,7 +180,7 @@ def _profile_of_intercept(
         log_det_2 = 2 * rest_3 * inverse - rest_2 * (1 + 2 * share * share) - ratio_2 * ratio_2 - (share * rest_1) ** 2
     at = Profile(
         ratio=ratio,
-        quadratic=strata.within_cross[1, 1] + excess,
+        quadratic=equations.strata.within_cross[1, 1] + excess,
         quadratic_1=-add(second),
         quadratic_2=2 * (add(times(w, second)) - pull * pull * inverse),
         log_det=log_det,

@@ -67,6 +67,13 @@ def repeat(count: Any, step: Callable[[Any, Any], Any], state: Any) -> Any:
     return jax.lax.fori_loop(0, -(-count // WRITTEN_OUT), several, state)
 
 
+def repeat_while(condition: Callable[[Any], Any], step: Callable[[Any], Any], state: Any) -> Any:
+    """`jax.lax.while_loop`; the last steps on a GPU, where WRITTEN_OUT are one iteration, must be without effect."""
+    several = WRITTEN_OUT if platform() != "cpu" else 1
+    body = lambda state: functools.reduce(lambda state, _: step(state), range(several), state)
+    return jax.lax.while_loop(condition, body, state)
+
+
 @functools.cache
 def _cpu() -> jax.Device | None:
     """The CPU where JAX would use another device and has the CPU as well."""

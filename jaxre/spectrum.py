@@ -224,7 +224,6 @@ def spectral_curve(data: tuple[Spectrum, Coordinates]) -> Curve:
         size=spectrum.size,
         largest=spectrum.largest,
         valid=outcome.valid,
-        looks=12,
         rises_from=known_to_rise_from(spectrum.values[0], spectrum.of_log_det[-1], terms / n),
         cancels=False,
         closed=closed,
