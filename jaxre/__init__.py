@@ -6,8 +6,8 @@
 functions that work inside jit and vmap. What `fit` does not need is imported where it is first asked for.
 """
 
+import typing as _typing
 from importlib import import_module as _import_module
-from typing import TYPE_CHECKING
 
 from jaxre.arrays import group_moments
 from jaxre.bootstrap import Bootstrap, bootstrap
@@ -43,7 +43,7 @@ from jaxre.status import Status
 from jaxre.strata import stratify
 from jaxre.wald import WaldInterval, wald_interval
 
-if TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from jaxre import datasets, plots
     from jaxre.batches import share
     from jaxre.comparison import Comparison, compare
@@ -159,7 +159,7 @@ _LATER = {
     "stack": "stacking",
 }
 
-if not TYPE_CHECKING:  # which else would take any name for one of the package
+if not _typing.TYPE_CHECKING:  # which else would take any name for one of the package
 
     def __getattr__(name: str):
         """What is imported at its first use: a public name, by its module."""
@@ -172,4 +172,4 @@ if not TYPE_CHECKING:  # which else would take any name for one of the package
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LATER})
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

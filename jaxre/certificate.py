@@ -35,7 +35,7 @@ from jaxre.settings import repeat, repeat_while
 
 LEAST, MOST, LEAST_AGAIN = 1.5, 4.0, 1.1  # strides between first looks, in 1 + largest size * lambda; and when halved
 TIMID = 0.95  # share of the stride that the bounds of F' at its near end promise
-FAR, MOST_LOOKS = 1e6, 100  # where a first look gives up
+FAR, MOST_LOOKS = 1e6, 40  # where a first look gives up: a batch waits for its last dataset
 WIDTH = 16  # points that are looked at in one round of branch and bound, and basins that are kept
 ROWS = 96  # intervals that are kept at once
 REFINED = 3  # steps towards the root of F before the optimiser starts
@@ -66,9 +66,9 @@ class Look:
 def first_look(curve: Curve) -> Look:
     """The proof from point to point: under vmap each number is a vector over the datasets.
 
-    From a point the next one is a stride away; where nothing is known of what lies between, the stride is halved, down
-    to LEAST_AGAIN. It ends where it is known what lies beyond. A tally counts the intervals that hold a minimum, and
-    rises by MANY for one about which nothing is known.
+    From a point the next one is a stride away; where nothing is known of what lies between, the stride becomes its
+    root, down to LEAST_AGAIN. It ends where it is known what lies beyond. A tally counts the intervals that hold a
+    minimum, and rises by MANY for one about which nothing is known.
 
     The loop carries the profile at both ends of an interval, so that each of its numbers is one sum over the strata: a
     compiler that fuses would else form all of them again in whatever is decided by them.

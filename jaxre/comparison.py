@@ -123,6 +123,8 @@ def _each(small: FitMany, large: FitMany) -> Comparison:
             raise ValueError("the fits have no log_likelihood; ask fit_many for it in quantities.")
     if len(small) != len(large):
         raise ValueError(f"both must be of the same datasets, got {len(small)} and {len(large)}.")
+    if small.names is not None and large.names is not None and not np.array_equal(small.names, large.names):
+        raise ValueError("both must be of the same datasets in one order, got other names of datasets.")
     missing = [name for name in small.coefficients if name not in large.coefficients]
     df = len(large.coefficients) - len(small.coefficients)
     if missing or df < 1:

@@ -83,7 +83,7 @@ class FitMany:
     """(datasets,) int32, steps of the optimiser."""
     inference: dict[str, np.ndarray] | None = None
     """tests and intervals that were asked for, by name: (datasets,), and (datasets, p) those of coefficients,
-    (datasets, m) those of m contrasts, and those of groups as `blup`."""
+    (datasets, m) those of m contrasts or predictions, and those of groups as `blup`."""
     blup: np.ndarray | None = None
     """(datasets, J) [y], predicted group effects, in the order of `groups`; NaN for a group without a row. With designs
     of their own (group_counts.sum(),)."""

@@ -186,13 +186,12 @@ def fit_design(
 def _groups_of_design(codes: bytes, covariates: bytes | None, n: int) -> One:
     groups, x = _unpacked(codes, covariates, n)
 
-    def one(places: Array, data: Any, plan: Plan, whole: bool) -> tuple[Any, Array, dict[str, Array]]:
-        values, within, between = data
+    def one(at_new: Any, data: Any, plan: Plan, whole: bool) -> tuple[Any, Array, dict[str, Array]]:
+        (places, rows), (values, within, between) = at_new, data
         at, moments = Components(within=within, between=between), group_moments(values, groups, x)
         found = group_effects(moments, at, method=plan.method, level=plan.level)
         columns = {column: getattr(found, name) for column, name in OF_GROUPS.items()}
         if plan.predict is not None:
-            rows = plan.predict.table(1 if x is None else 1 + x.shape[1])
             predicted = predictions(moments, at, places, rows, method=plan.method, level=plan.level)
             columns |= {column: getattr(predicted, name) for column, name in OF_PREDICTIONS.items()}
         return None, jnp.ones((), bool), {"status": jnp.zeros(()), **columns}
@@ -210,8 +209,12 @@ def groups_of_design(
 ) -> np.ndarray:
     """Packed numbers of the groups, and predictions in those at `places`, of the columns of a block (n, datasets) over
     one design, at their variances (within, between)."""
-    one = _groups_of_design(*_packed(codes, covariates))
-    return run(plan, places, (block, *variances), _as_it_is, one)
+    one, rows = _groups_of_design(*_packed(codes, covariates)), np.zeros((0, 0))
+    if plan.predict is not None:
+        rows = plan.predict.table(1 if covariates is None else 1 + covariates.shape[1])
+        plan = dataclasses.replace(plan, predict=plan.predict.form)
+    plan = dataclasses.replace(plan, precision="double")  # moments are, and there is no search
+    return run(plan, (places, rows), (block, *variances), _as_it_is, one)
 
 
 def _as_it_is(_: Any, data: Any) -> Any:

@@ -5,7 +5,6 @@ Everything is a count by a combined code of dataset and group: no loop over data
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 from collections.abc import Iterator
@@ -168,7 +167,7 @@ def effects_of_long(
     """
     of_groups = [name for name in OF_GROUPS if name in plan.quantities]
     if of_groups or plan.predict is not None or data.covariates is not None:
-        return _one_after_the_other(data, plan, of_groups, status >= Status.UNBOUNDED, places)
+        return _by_single_fits(data, plan, of_groups, status >= Status.UNBOUNDED, places)
     of, there = groups_of_long(data), data.dataset_of
     with np.errstate(all="ignore"):
         weights = data.sizes / (1 + ratio[there] * data.sizes)
@@ -192,7 +191,7 @@ def effects_of_long(
         }
 
 
-def _one_after_the_other(
+def _by_single_fits(
     data: Long, plan: Plan, of_groups: list[str], failed: np.ndarray, places: np.ndarray | None
 ) -> dict[str, np.ndarray]:
     """The same, each dataset fitted by itself."""
@@ -205,16 +204,18 @@ def _one_after_the_other(
     for i, dataset in enumerate(each_of_long(data)):
         if failed[i]:
             continue
-        with contextlib.suppress(ValueError):  # what no batch sees, such as effects beyond the range of doubles
+        try:
             single = fit(*dataset, method=plan.method)
-            for name in EFFECTS:
-                found[name][single.groups] = getattr(single, name)
-            if of_groups:
-                effects = single.group_effects(plan.level)
-                for name in of_groups:
-                    found[name][single.groups] = getattr(effects, OF_GROUPS[name])
-            if asked is not None and places is not None:
-                rows = single.predict(places[:, i], x, allow_new=True, level=plan.level)
-                for name, field in OF_PREDICTIONS.items():
-                    found[name][i] = getattr(rows, field)
+        except ValueError:  # what no batch sees, such as effects beyond the range of doubles
+            continue
+        for name in EFFECTS:
+            found[name][single.groups] = getattr(single, name)
+        if of_groups:
+            effects = single.group_effects(plan.level)
+            for name in of_groups:
+                found[name][single.groups] = getattr(effects, OF_GROUPS[name])
+        if asked is not None and places is not None:
+            rows = single.predict(places[:, i], x, allow_new=True, level=plan.level)
+            for name, field in OF_PREDICTIONS.items():
+                found[name][i] = getattr(rows, field)
     return found

@@ -12,14 +12,14 @@ from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from jaxre.coefficients import contrast_rows, independent
-from jaxre.columns import numbers
+from jaxre.columns import covariates_again, covariates_of, numbers
 from jaxre.columns_of_inference import COLUMNS, EVERY, ON_REQUEST, SUMMARY, available
 from jaxre.distributions import level_of
 from jaxre.fits import FitMany
 from jaxre.inference import df_of
 from jaxre.labels import encode
 from jaxre.matrices import fit_matrix
-from jaxre.plan import AXIS, QUANTITIES, Asked, Plan
+from jaxre.plan import AXIS, QUANTITIES, Asked, Plan, plain
 from jaxre.progress import Progress
 from jaxre.separate import fit_iterable, fit_long_table
 
@@ -83,8 +83,8 @@ def fit_many(
             intervals, "between_bootstrap_low", "between_bootstrap_high" and so for each variance, its root, the ratio,
             the ICC and "beta", with "bootstrap_boundary" and "bootstrap_failed", counts of its replicates. Of each
             group, see `group_effects`: "blup_low", "blup_high", "blup_mse", "blup_conditional_variance", "group_mean",
-            "group_mean_low", "group_mean_high", "group_mean_mse", "group_rank"; one dataset after the other where
-            something is missing or datasets have designs of their own.
+            "group_mean_low", "group_mean_high", "group_mean_mse", "group_rank" (of the effect); one dataset after the
+            other where something is missing or datasets have designs of their own.
         chunk: columns of a matrix in memory at a time; by default as many as make 16 MB, or 128 MB if they have very
             many rows; 512 MB for a GPU. A long table is in memory as it is, and taken four million rows at a time if
             its datasets come one after the other; an iterable is taken 2048 datasets at a time.
@@ -98,15 +98,17 @@ def fit_many(
             first. They add columns to `fits.inference`: of each row "contrast_estimate", "contrast_se", "contrast_df",
             "contrast_t", "contrast_p_value", "contrast_low", "contrast_high", (datasets, m); and the joint F test of
             L beta = 0, "contrasts_f", "contrasts_f_df1", "contrasts_f_df2", "contrasts_f_p_value".
-        predict_groups: (m,) labels of groups of the matrix to predict in, None for a new group, all new without. They
-            add columns (datasets, m) to `fits.inference`, see `predictions`: "prediction"; of the group's mean
-            "prediction_mean_mse", "prediction_mean_low", "prediction_mean_high"; of a new observation
-            "prediction_mse", "prediction_low", "prediction_high". Where datasets have designs of their own, all must be
-            new; a group that an incomplete dataset of a matrix has not is new there.
-        predict_covariates: (m, p - 1) [x], at which to predict; none for the intercept alone.
+        predict_groups: (m,) labels of groups of the matrix to predict in, None or another missing label for a new
+            group; all new without. They add columns (datasets, m) to `fits.inference`, see `predictions`: "prediction";
+            of the group's mean "prediction_mean_mse", "prediction_mean_low", "prediction_mean_high"; of a new
+            observation "prediction_mse", "prediction_low", "prediction_high". Where datasets have designs of their own,
+            all must be new; a group that an incomplete dataset of a matrix has not is new there.
+        predict_covariates: (m, p - 1) [x], at which to predict; none for the intercept alone. A data frame's columns
+            go by the names of those in `covariates`.
         draws: [1], of the likelihood ratio's null distribution; p-values are multiples of 1 / draws.
         replicates: [1], of the bootstrap, for each dataset.
-        seed: [1], of what is simulated; a dataset's numbers depend on it and on the dataset alone.
+        seed: [1], of what is simulated. A dataset's numbers depend on it and on the dataset alone, so datasets share
+            their Monte-Carlo errors: over many they do not average out.
 
     Returns:
         FitMany.
@@ -129,7 +131,7 @@ def fit_many(
     _check_options(method, chunk, precision)
     df, level = df_of(method, df), float(level_of(level))
     rows = () if contrasts is None else tuple(map(tuple, independent(contrast_rows(contrasts)).tolist()))
-    asked = _asked(predict_groups, predict_covariates)
+    asked = _asked(predict_groups, predict_covariates, covariates)
     given = [name for name, there in (("contrasts", bool(rows)), ("predict_groups", asked is not None)) if there]
     names = _named(quantities, method, df, given)
     plan = Plan(names, method, precision, _mesh(mesh), df, level, rows, asked)
@@ -182,17 +184,26 @@ def _whole(name: str, number: int, least: int) -> int:
     return int(number)
 
 
-def _asked(groups: Any, covariates: Any) -> Asked | None:
-    """What is to be predicted, if anything."""
-    if groups is None and covariates is None:
+def _asked(groups: Any, at: Any, covariates: Any) -> Asked | None:
+    """What is to be predicted, if anything; covariates are coded as those of the data."""
+    name, x = "predict_covariates", None
+    if groups is None and at is None:
         return None
-    x = None if covariates is None else numbers(covariates, "predict_covariates")
-    if x is not None and (x.ndim != 2 or not np.isfinite(x).all()):
-        raise ValueError(f"predict_covariates must be finite numbers of shape (m, p - 1), got {x.shape}.")
+    if at is not None and covariates is not None:
+        known = covariates_of(covariates, np.ones(len(covariates), bool))
+        if known.table.ndim != 2:
+            raise ValueError(f"covariates must have shape (n, p - 1), got {known.table.shape}.")
+        x = covariates_again(at, known, name)
+    elif at is not None:
+        x = numbers(at, name)
+        if x.ndim != 2:
+            raise ValueError(f"{name} must have shape (m, p - 1), got {x.shape}.")
+        if not np.isfinite(x).all():
+            raise ValueError(f"{name} must be finite, got {int((~np.isfinite(x)).sum())} that are not.")
     labels: list[Hashable] = [] if x is None else [None] * len(x)
     if groups is not None:
         encoded = encode(groups, "predict_groups")
-        of_code = [*np.asarray(encoded.labels).tolist(), None]  # the last one of code -1
+        of_code = [*plain(np.asarray(encoded.labels)), None]  # the last one of code -1
         labels = [of_code[code] for code in encoded.codes.tolist()]
     if not labels or (x is not None and len(x) != len(labels)):
         raise ValueError(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +20,6 @@ from jaxre.records import record
 from jaxre.rows import Array
 from jaxre.strata import as_strata
 
-if TYPE_CHECKING:  # at run time only where it is asked for: it takes long to import
-    import optax
-
 MAX_STEPS = 1000
 MAX_ALTERNATIONS = 100_000
 LONGEST = 1e6  # factor by which a step may lengthen the ratio
@@ -34,13 +32,15 @@ class Optimizer(Protocol):
     """An `optax.GradientTransformation`, named without importing optax."""
 
     @property
-    def init(self) -> Any: ...
+    def init(self) -> Callable[[Any], Any]:
+        """From the parameters to the optimiser's state."""
 
     @property
-    def update(self) -> Any: ...
+    def update(self) -> Callable[..., Any]:
+        """From the gradient, the state and the parameters to a step and the next state."""
 
 
-def newton() -> optax.GradientTransformationExtraArgs:
+def newton() -> Any:
     """Newton's method as an optax gradient transformation.
 
     The update is -hessian^-1 gradient where the Hessian is positive definite, and where it is not, the gradient step in

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +15,7 @@ from jaxre.coefficient_error import suiting
 from jaxre.columns_of_inference import (
     BOOTSTRAP,
     COLUMNS,
+    CONTRASTS,
     DRAWN,
     ENDS,
     OF_COEFFICIENTS,
@@ -35,6 +37,12 @@ EFFECTS = ("blup", "blup_se")
 VARIANCES = ("between", "within", "ratio")  # that effects are computed from
 
 
+def plain(labels: np.ndarray) -> list[Hashable]:
+    """Labels as Python's own, dates by one unit."""
+    found: list[Hashable] = (labels.astype("datetime64[ns]") if labels.dtype.kind == "M" else labels).tolist()
+    return found
+
+
 @dataclasses.dataclass(frozen=True)
 class Asked:
     """What is to be predicted for every dataset."""
@@ -54,13 +62,18 @@ class Asked:
 
     def places(self, labels: np.ndarray) -> np.ndarray:
         """(m,) places of the groups among the labels, -1 for new ones; an error that names unknown ones."""
-        known = {label: place for place, label in enumerate(labels.tolist())} | {None: -1}
+        known = {label: place for place, label in enumerate(plain(labels))} | {None: -1}
         unknown = [label for label in self.groups if label not in known]
         if unknown:
             raise ValueError(
                 f"predict_groups must be labels of the {len(labels)} groups, got {unknown[0]!r}; None is a new group."
             )
         return np.array([known[label] for label in self.groups], np.int32)
+
+    @property
+    def form(self) -> Asked:
+        """As many predictions, of no certain group or covariates: what the shapes of a program depend on."""
+        return Asked((None,) * len(self.groups), tuple((0.0,) * len(row) for row in self.covariates))
 
     def refuse_names(self) -> None:
         """An error where a group is named."""
@@ -110,14 +123,21 @@ class Plan:
         return bool({*EFFECTS, *OF_GROUPS, *OF_PREDICTIONS} & set(self.quantities))
 
     def only(self, quantities: Sequence[str]) -> Plan:
-        """The same of other quantities, each named once."""
-        return dataclasses.replace(self, quantities=tuple(dict.fromkeys(quantities)))
+        """The same of other quantities, each named once, and of no more than these need: a plan is compiled for."""
+        names, nothing = tuple(dict.fromkeys(quantities)), dict[str, Any]()
+        if not set(SIMULATED) & set(names):
+            nothing |= {"draws": 0, "replicates": 0, "seed": 0}
+        if not set(OF_PREDICTIONS) & set(names):
+            nothing["predict"] = None
+        if not set(CONTRASTS) & set(names):
+            nothing["contrasts"] = ()
+        return dataclasses.replace(self, quantities=names, **nothing)
 
     @property
     def without_effects(self) -> Plan:
         """The same, but for all of the groups."""
         without = {*EFFECTS, *OF_GROUPS, *OF_PREDICTIONS}
-        return dataclasses.replace(self.only([name for name in self.quantities if name not in without]), predict=None)
+        return self.only([name for name in self.quantities if name not in without])
 
     @property
     def with_variances(self) -> Plan:
@@ -135,7 +155,7 @@ class Plan:
         needed = ["lr_statistic"] if set(DRAWN) & set(self.quantities) else []
         needed += [*VARIANCES, "beta"] if set(BOOTSTRAP) & set(self.quantities) else []
         names = [name for name in self.quantities if name not in SIMULATED]
-        return dataclasses.replace(self.only([*names, *needed]), draws=0, replicates=0, seed=0)
+        return self.only([*names, *needed])
 
     def widths(self, p: int, groups: int) -> list[tuple[str, tuple[int, ...]]]:
         """Names and shapes of one dataset's packed quantities; an error where contrasts do not suit p coefficients."""

@@ -139,8 +139,11 @@ def places_of(
     """(m,) place of each label asked for among the labels; -1 for a new one where those are allowed."""
     known = {label: place for place, label in enumerate(np.asarray(labels).tolist())}
     encoded = encode(asked)
-    if encoded.missing:
-        raise ValueError(f"groups must have no missing labels, got {encoded.missing}; leave those rows out.")
+    if encoded.missing and not allow_new:
+        raise ValueError(
+            f"groups must have no missing labels, got {encoded.missing}; leave those rows out, or pass allow_new=True, "
+            "for which they are new groups."
+        )
     wanted = np.asarray(encoded.labels).tolist()
     new = [label for label in wanted if label not in known]
     if new and not allow_new:
@@ -149,7 +152,7 @@ def places_of(
             f"groups must be labels of the {len(known)} known groups, got {named}; "
             "pass allow_new=True to predict new groups."
         )
-    return np.array([known.get(label, -1) for label in wanted], np.intp)[encoded.codes]
+    return np.array([*(known.get(label, -1) for label in wanted), -1], np.intp)[encoded.codes]  # the last one of -1
 
 
 def _rows(covariates: ArrayLike | None, m: int, columns: int, dtype: Any) -> Array:

@@ -57,7 +57,7 @@ def fit_iterable(items: Any, plan: Plan, bar: Progress) -> FitMany:
     bar.close()
     if names is None:
         raise ValueError("values has no datasets; pass at least one (values, groups).")
-    return _one_after_the_other(parts)
+    return _joined_fits(parts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +160,7 @@ def fit_long_table(
         parts.append(_fit_long(plan, long, dropped[first:last], names, labels, classes))
         bar.advance(last - first)
     bar.close()
-    found = _one_after_the_other(parts)
+    found = _joined_fits(parts)
     return dataclasses.replace(found, names=by_dataset.labels, unassigned=int((~named).sum()))
 
 
@@ -202,7 +202,7 @@ def _fit_long(
     return dataclasses.replace(found, inference={**(found.inference or {}), **columns} or None, **fields)
 
 
-def _one_after_the_other(parts: list[FitMany]) -> FitMany:
+def _joined_fits(parts: list[FitMany]) -> FitMany:
     """The fits of several parts as one."""
     if len(parts) == 1:
         return parts[0]

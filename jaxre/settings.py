@@ -68,7 +68,7 @@ def repeat(count: Any, step: Callable[[Any, Any], Any], state: Any) -> Any:
 
 
 def repeat_while(condition: Callable[[Any], Any], step: Callable[[Any], Any], state: Any) -> Any:
-    """`jax.lax.while_loop`; the last steps on a GPU, where WRITTEN_OUT are one iteration, must be without effect."""
+    """`jax.lax.while_loop`; on a GPU WRITTEN_OUT steps are one iteration, and there may be one more than asked for."""
     several = WRITTEN_OUT if platform() != "cpu" else 1
     body = lambda state: functools.reduce(lambda state, _: step(state), range(several), state)
     return jax.lax.while_loop(condition, body, state)

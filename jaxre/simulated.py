@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -89,8 +90,8 @@ def _design(strata: Strata) -> _Design:
 
 
 @functools.lru_cache(maxsize=16)
-def _null(design: _Design, draws: int, seed: int, restricted: bool) -> np.ndarray:
-    """Statistics drawn where between is 0, ascending."""
+def _null(design: _Design, draws: int, seed: int, restricted: bool, generator: tuple[Any, ...]) -> np.ndarray:
+    """Statistics drawn where between is 0, ascending; `generator` is what else the draws depend on."""
     drawn = null_statistics(design.strata, jax.random.key(seed), draws, restricted=restricted)
     return np.sort(np.asarray(drawn))
 
@@ -99,10 +100,11 @@ def _likelihood_ratio_tests(plan: Plan, strata_of: StrataOf, statistic: np.ndarr
     """Of each dataset the share of draws that are as large; a statistic of 0 needs none."""
     share = np.where(statistic == 0, 1.0, np.nan)
     designs: dict[_Design, list[int]] = {}
+    generator = tuple(getattr(jax.config, name) for name in ("jax_default_prng_impl", "jax_threefry_partitionable"))
     for i in np.flatnonzero(statistic > 0).tolist():
         designs.setdefault(_design(strata_of(i)), []).append(i)
     for design, places in designs.items():
-        null = _null(design, plan.draws, plan.seed, plan.method == "reml")
+        null = _null(design, plan.draws, plan.seed, plan.method == "reml", generator)
         if not np.isnan(null[-1]):  # the last, where there are any
             share[places] = (plan.draws - np.searchsorted(null, statistic[places])) / plan.draws
     return {"lr_p_value": share[None], "lr_mc_error": np.sqrt(share * (1 - share) / plan.draws)[None]}

@@ -238,6 +238,73 @@ def test_a_root_of_the_score_that_is_nearly_triple(push, certified):
     assert abs(f_at(t, found.ratio)[0]) < 64 * np.finfo(float).eps * 3.5
 
 
+def looked_at(nu, n, t):
+    """A first look at Q = 1 + sum t_i / (1 + lambda nu_i), L = sum log(1 + lambda nu_i), of many t at once."""
+    nothing = jnp.zeros((1, len(nu)))
+    spectrum = Spectrum(
+        rows=jnp.float64(n),
+        degrees=jnp.float64(n),
+        values=nu,
+        counts=jnp.ones(len(nu)),
+        log_values=nu,
+        log_counts=jnp.ones(len(nu)),
+        size=nu.mean(),
+        largest=nu.max(),
+        proof=Proof(slope=nothing, low=nothing, high=nothing),
+    )
+
+    def one(t):
+        return certificate.first_look(
+            spectral_curve((spectrum, Coordinates(squares=t, floor=jnp.float64(1), valid=jnp.array(True))))
+        )
+
+    return jax.tree.map(np.asarray, jax.jit(jax.vmap(one))(t))
+
+
+def minima_on_a_grid(nu, n, t):
+    """(m, points) whether f falls before a point of a grid and rises after it, and the ratios; 0 among them."""
+    ratios = np.concatenate([[0.0], np.geomspace(1e-6, 1e6, 4001)])
+    w = 1 / (1 + ratios[:, None] * nu)
+    values = n * np.log(1 + t @ w.T) - np.log(w).sum(axis=1)
+    steps = np.diff(values, axis=1, prepend=np.inf, append=np.inf)
+    return (steps[:, :-1] < 0) & (steps[:, 1:] > 0) | ((np.arange(len(ratios)) == 0) & (steps[:, 1:2] > 0)), ratios
+
+
+def curves_with_close_optima(count=4000):
+    """t for which F is 0, or nearly, at two or three places, in all orders of magnitude."""
+    rng, nu, n = np.random.default_rng(3), np.array([1.0, 3.0, 40.0, 300.0]), 12.0
+    t = 10 ** rng.uniform(-3, 3, size=(count, 4))
+    return nu, n, t
+
+
+def test_what_a_first_look_settles_has_one_optimum_on_a_grid():
+    nu, n, t = curves_with_close_optima()
+    look = looked_at(jnp.asarray(nu), n, jnp.asarray(t))
+    found, ratios = minima_on_a_grid(nu, n, t)
+    several = found.sum(axis=1) > 1
+    assert several.sum() > 20
+    assert not (look.settled & several).any()
+    assert look.settled[~several].mean() > 0.9
+    place = ratios[found.argmax(axis=1)]
+    settled, wide = look.settled & ~look.at_zero, 1.01  # a step of the grid is 0.7 %
+    np.testing.assert_array_equal(look.at_zero[look.settled], place[look.settled] <= 1e-6)
+    assert (look.low[settled] <= wide * place[settled]).all()
+    assert (place[settled] <= wide * look.high[settled]).all()
+
+
+@pytest.mark.parametrize("limit", [{"MOST_LOOKS": 2}, {"FAR": 1.0, "MOST": 1.5}, {"LEAST_AGAIN": 4.0}])
+def test_a_first_look_that_gives_up_settles_nothing_wrongly(limit, monkeypatch):
+    """Too few points, not far enough, strides never cut: fewer are settled, and those that are have one optimum."""
+    nu, n, t = curves_with_close_optima(1000)
+    whole = looked_at(jnp.asarray(nu), n, jnp.asarray(t))
+    for name, value in limit.items():
+        monkeypatch.setattr(certificate, name, value)
+    cut = looked_at(jnp.asarray(nu), n, jnp.asarray(t))
+    assert cut.settled.sum() < whole.settled.sum()
+    found, _ = minima_on_a_grid(nu, n, t)
+    assert not (cut.settled & (found.sum(axis=1) > 1)).any()
+
+
 def looks_at(strata, monkeypatch):
     """How many points a first look takes."""
     taken = []

@@ -1,6 +1,7 @@
 """Likelihood-ratio tests of mean models against R, and what is refused."""
 
 import numpy as np
+import pandas
 import pytest
 
 import jaxre
@@ -74,5 +75,10 @@ def test_many_datasets():
     ):
         with pytest.raises(ValueError, match=message):
             jaxre.compare(first, second)
+    names = [pandas.DataFrame(values[:, :2], columns=columns) for columns in (["a", "b"], ["b", "a"])]
+    with pytest.raises(ValueError, match="same datasets in one order"):
+        jaxre.compare(
+            *(jaxre.fit_many(frame, groups, x, method="ml") for frame, x in zip(names, (None, DAYS), strict=True))
+        )
     with pytest.raises(TypeError, match=r"got FitMany and Fit"):
         jaxre.compare(small, fitted(DAYS))

@@ -2,9 +2,11 @@
 
 import designs
 import numpy as np
+import pandas
 import pytest
 
 import jaxre
+from jaxre.batches import _kernel
 from jaxre.columns_of_inference import OF_PREDICTIONS
 
 SIZES = [5, 2, 7, 5, 7, 9]
@@ -69,14 +71,45 @@ def test_new_groups_of_datasets_with_designs_of_their_own():
         ({"predict_groups": []}, "must have one length, 1 or more, got 0 and none"),
         ({"predict_groups": ["a"], "predict_covariates": np.ones((2, 0))}, "one length, 1 or more, got 1 and 2"),
         ({"predict_covariates": np.ones((2, 1))}, r"predict_covariates must have no columns, got \(2, 1\)"),
-        ({"predict_covariates": np.ones(2)}, r"finite numbers of shape \(m, p - 1\), got \(2,\)"),
-        ({"predict_covariates": [[np.nan]]}, "must be finite"),
+        ({"predict_covariates": np.ones(2)}, r"must have shape \(m, p - 1\), got \(2,\)"),
+        ({"predict_covariates": [[np.nan], [1.0]]}, "must be finite, got 1 that are not"),
         ({"quantities": "prediction"}, r"\['prediction'\], but predict_groups is missing"),
     ],
 )
 def test_what_cannot_be_predicted(words, message):
     with pytest.raises(ValueError, match=message):
         jaxre.fit_many(outcomes(), GROUPS, **words)
+
+
+def test_columns_of_a_data_frame_go_by_name():
+    x = pandas.DataFrame({"u": X[:, 0], "kind": np.where(X[:, 1] > 0, "up", "down")})
+    new = pandas.DataFrame({"kind": ["up", "down"], "u": [1.0, 10.0]})
+    fits = jaxre.fit_many(outcomes(), GROUPS, x, predict_groups=["a", None], predict_covariates=new)
+    expected = jaxre.fit(outcomes()[:, 0], GROUPS, x).predict(["a", None], new, allow_new=True)
+    np.testing.assert_allclose(fits.inference["prediction"][0], expected.value, rtol=1e-9)
+    one = jaxre.fit_many(outcomes(), GROUPS, X[:, :1], predict_covariates=[1.0, 2.0], quantities="prediction")
+    assert one.inference["prediction"].shape == (4, 2)
+    with pytest.raises(ValueError, match=r"covariates must have shape \(n, p - 1\), got \(35,\)"):
+        jaxre.fit_many(outcomes(), GROUPS, X[:, 0], predict_covariates=[1.0])
+    with pytest.raises(ValueError, match="predict_covariates must have the columns kind, u, got u: kind missing"):
+        jaxre.fit_many(outcomes(), GROUPS, x, predict_covariates=new[["u"]])
+
+
+def test_labels_of_dates_and_of_numbers():
+    for labels in (np.datetime64("2020-01-01", "D") + designs.labels(SIZES), 1.5 * designs.labels(SIZES)):
+        fits = jaxre.fit_many(outcomes(), labels, predict_groups=labels[[0, -1]], quantities="prediction")
+        finer = labels.astype("datetime64[s]") if labels.dtype.kind == "M" else labels.tolist()
+        again = jaxre.fit_many(outcomes(), finer, predict_groups=labels[[0, -1]], quantities="prediction")
+        np.testing.assert_array_equal(fits.inference["prediction"], again.inference["prediction"])
+        assert (fits.inference["prediction"][:2, 0] != fits.inference["prediction"][:2, 1]).all()
+
+
+def test_new_seeds_and_new_predictions_compile_nothing():
+    values, words = outcomes(), {"quantities": ("blup", "prediction", "lr_statistic", "lr_p_value"), "draws": 10}
+    jaxre.fit_many(values, GROUPS, X, predict_covariates=AT, seed=1, **words)
+    before = _kernel.cache_info().misses
+    jaxre.fit_many(values, GROUPS, X, predict_covariates=AT + 1, predict_groups=ASKED, seed=2, **words)
+    assert _kernel.cache_info().misses == before
 
 
 def test_covariates_are_needed_for_a_model_that_has_them():
