@@ -147,7 +147,7 @@ def test_unknown_labels_are_named():
         fit.predict(["a", "x", "y", "x"])
     with pytest.raises(ValueError, match="'g4' and 3 more"):
         fit.predict([f"g{i}" for i in range(8)])
-    with pytest.raises(ValueError, match="no missing labels, got 1.*allow_new=True"):
+    with pytest.raises(ValueError, match=r"no missing labels, got 1.*allow_new=True"):
         fit.predict(["a", None])
     new, missing = (fit.predict(["a", label], allow_new=True) for label in ("new", None))
     np.testing.assert_array_equal(missing.high, new.high)
