@@ -48,9 +48,9 @@ def quick_search(curve: Curve, optimizer: Optimizer | None = None) -> Search:
     if curve.closed is not None:
         root = jnp.maximum(curve.closed, 0)
         return _single(root, jnp.ones_like(root, bool), jnp.ones_like(root, bool), jnp.zeros_like(root))
-    look = first_look(curve) if curve.proven is None else look_at_proof(curve)
+    look, steps = (first_look(curve), REFINED - 1) if curve.proven is None else (look_at_proof(curve), REFINED)
     inside = look.settled & ~look.at_zero
-    start = refined(look, curve, REFINED if optimizer is None else 0)  # another's optimizer does its work itself
+    start = refined(look, curve, steps if optimizer is None else 0)  # another's optimizer does its work itself
     found = descend(curve, look.low, look.high, start, inside, optimizer)
     ratio = jnp.where(inside, found.ratio, 0)
     return _single(ratio, look.settled | ~curve.valid, look.settled & found.settled, found.steps)
