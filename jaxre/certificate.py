@@ -33,7 +33,7 @@ from jaxre.records import record
 from jaxre.rows import Array
 from jaxre.settings import repeat, repeat_while
 
-LEAST, MOST, LEAST_AGAIN = 1.5, 4.0, 1.1  # strides between first looks, in 1 + largest size * lambda; and when halved
+LEAST, MOST, LEAST_AGAIN = 1.5, 4.0, 1.1  # strides of a first look, of 1 + largest size * lambda; and when shortened
 TIMID = 0.95  # share of the stride that the bounds of F' at its near end promise
 FAR, MOST_LOOKS = 1e6, 40  # where a first look gives up: a batch waits for its last dataset
 WIDTH = 16  # points that are looked at in one round of branch and bound, and basins that are kept

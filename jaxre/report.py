@@ -176,8 +176,8 @@ def _range(counts: np.ndarray, kind: str) -> str:
 
 
 def columns_of_many(fits: Fitted, inference: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Columns with a row for each dataset; those of a coefficient are named after it, those of contrasts by
-    number."""
+    """Columns with a row for each dataset; those of a coefficient are named after it, those of contrasts and of
+    predictions by number."""
     columns: dict[str, np.ndarray] = {} if fits.names is None else {"dataset": fits.names}
     columns |= {"rows": fits.rows, "dropped": fits.dropped, "groups": fits.group_counts}
     scalars = ("between", "within", "between_untruncated", "ratio", "icc", "log_likelihood")

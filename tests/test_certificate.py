@@ -270,15 +270,15 @@ def minima_on_a_grid(nu, n, t):
     return (steps[:, :-1] < 0) & (steps[:, 1:] > 0) | ((np.arange(len(ratios)) == 0) & (steps[:, 1:2] > 0)), ratios
 
 
-def curves_with_close_optima(count=4000):
-    """t for which F is 0, or nearly, at two or three places, in all orders of magnitude."""
+def curves(count=4000):
+    """Outcomes of all orders of magnitude in each coordinate, some of whose likelihoods have several optima."""
     rng, nu, n = np.random.default_rng(3), np.array([1.0, 3.0, 40.0, 300.0]), 12.0
     t = 10 ** rng.uniform(-3, 3, size=(count, 4))
     return nu, n, t
 
 
 def test_what_a_first_look_settles_has_one_optimum_on_a_grid():
-    nu, n, t = curves_with_close_optima()
+    nu, n, t = curves()
     look = looked_at(jnp.asarray(nu), n, jnp.asarray(t))
     found, ratios = minima_on_a_grid(nu, n, t)
     several = found.sum(axis=1) > 1
@@ -295,7 +295,7 @@ def test_what_a_first_look_settles_has_one_optimum_on_a_grid():
 @pytest.mark.parametrize("limit", [{"MOST_LOOKS": 2}, {"FAR": 1.0, "MOST": 1.5}, {"LEAST_AGAIN": 4.0}])
 def test_a_first_look_that_gives_up_settles_nothing_wrongly(limit, monkeypatch):
     """Too few points, not far enough, strides never cut: fewer are settled, and those that are have one optimum."""
-    nu, n, t = curves_with_close_optima(1000)
+    nu, n, t = curves(1000)
     whole = looked_at(jnp.asarray(nu), n, jnp.asarray(t))
     for name, value in limit.items():
         monkeypatch.setattr(certificate, name, value)
