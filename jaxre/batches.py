@@ -23,7 +23,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxre.estimate import Estimate
 from jaxre.plan import AXIS, FLOATS, Plan
 from jaxre.rows import Array
-from jaxre.settings import BATCH, LARGE, default_device, own_settings, platform, quick_jit
+from jaxre.settings import BATCH, LARGE, SMALL, default_device, own_settings, platform, quick_jit
 from jaxre.status import Status
 
 LANE = 256  # datasets whose numbers a CPU works on at once,
@@ -92,7 +92,7 @@ def _kernel(plan: Plan, prepare: Prepare, one: One, whole: bool) -> Callable[[An
         parts = jax.lax.map(lambda start: lane(constants, part(start)), each * jnp.arange(width // each))
         return parts.transpose(1, 0, 2).reshape(parts.shape[1], width)
 
-    options = LARGE if plan.inference else BATCH
+    options = SMALL if plan.few else LARGE if plan.inference else BATCH
     if plan.mesh is None:
         return quick_jit(block, plan.platform, options)
     last = lambda leaf: PartitionSpec(*[None] * (leaf.ndim - 1), AXIS)

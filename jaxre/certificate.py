@@ -137,7 +137,7 @@ def look_at_proof(curve: Curve) -> Look:
     zero = curve.at(jnp.zeros_like(curve.floor))
     low, high = jnp.zeros_like(curve.floor), jnp.full_like(curve.floor, jnp.inf)
     start = chord_root(low, score_root(zero, curve.n), high, curve.floor, curve)
-    return Look(settled=curve.proven, at_zero=rises_at(zero, curve), low=low, high=high, start=start)
+    return Look(settled=curve.proven & curve.valid, at_zero=rises_at(zero, curve), low=low, high=high, start=start)
 
 
 @record

@@ -40,6 +40,7 @@ def fit_matrix(
             f"for a long table pass datasets=."
         )
     labels, (n, count) = encode(groups), shape
+    plan = plan.of(count)
     if len(labels.slots) != n:
         hint = "; transpose values" if len(labels.slots) == count else ""
         raise ValueError(f"values {shape} must have as many rows as groups has labels, {len(labels.slots)}{hint}.")

@@ -28,6 +28,7 @@ from jaxre.search import KEPT_OPTIMA
 from jaxre.settings import platform
 
 AXIS = "datasets"
+FEW = 256  # datasets that are done before a program that takes longer to compile would have started
 FLOATS = {"double": jnp.float64, "single": jnp.float32}
 QUANTITIES = (
     *("status", "between", "within", "between_untruncated", "ratio", "icc", "beta", "beta_se", "beta_cov"),
@@ -106,6 +107,8 @@ class Plan:
     """of the bootstrap."""
     seed: int = 0
     """of what is simulated."""
+    few: bool = False
+    """whether the call has no more than FEW datasets."""
 
     @property
     def devices(self) -> int:
@@ -121,6 +124,10 @@ class Plan:
     def effects(self) -> bool:
         """Whether anything of the groups is wanted."""
         return bool({*EFFECTS, *OF_GROUPS, *OF_PREDICTIONS} & set(self.quantities))
+
+    def of(self, datasets: int) -> Plan:
+        """The same for a call of so many datasets."""
+        return dataclasses.replace(self, few=datasets <= FEW)
 
     def only(self, quantities: Sequence[str]) -> Plan:
         """The same of other quantities, each named once, and of no more than these need: a plan is compiled for."""

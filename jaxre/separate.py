@@ -34,6 +34,7 @@ def fit_iterable(items: Any, plan: Plan, bar: Progress) -> FitMany:
     done, classes, source = 0, 1, iter(items)
     while batch := list(itertools.islice(source, AT_A_TIME)):
         made = [_dataset(item, done + i) for i, item in enumerate(batch)]
+        plan = plan if done else plan.of(len(batch))
         done += len(batch)
         width = {0 if one.x is None else one.x.shape[1] for one in made} | (
             set() if names is None else {len(names) - 1}
@@ -137,7 +138,7 @@ def fit_long_table(
         y, dataset, group, x = y[named], dataset[named], group[named], None if x is None else x[named]
     keep = _complete(y, x, group)
     whole = keep.all()
-    bar, parts, classes = Progress(count, progress), [], 1
+    bar, parts, classes, plan = Progress(count, progress), [], 1, plan.of(count)
     for first, last, here in _stretches(dataset, count):
         own = dataset[here] - first if first else dataset[here]
         values, groups_here, rows = y[here], group[here], None if x is None else x[here]

@@ -95,7 +95,7 @@ _SETTINGS: tuple[tuple[str, Callable[[Any], Any], Any], ...] = (
 
 
 Options = list[dict[str, Any]]  # for the compiler, the best first; not every XLA knows each
-# compiles soonest; but with many strata, groups or coefficients a program then runs longer
+# compiles soonest; but with many strata, groups, coefficients or datasets a program then runs longer
 SMALL: Options = [
     {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 0},
     {"xla_backend_optimization_level": 0},

@@ -10,9 +10,10 @@ import pytest
 
 from jaxre.classes import sums_of_block
 from jaxre.passes import missing_of, passes_on_host, sums_on_host
+from jaxre.search import quick_search
 from jaxre.shared import reduce_rows
 from jaxre.shared_design import shared_design
-from jaxre.spectrum import MESH, PARTS, log_of_product, proof_of
+from jaxre.spectrum import MESH, PARTS, Coordinates, log_of_product, proof_of, spectral_curve
 
 DESIGNS = ("one giant", "unequal", "balanced", "pairs of sizes", "three groups")
 
@@ -81,6 +82,18 @@ def test_bounds_of_the_proof_hold(name, p, restricted):
         weighted = slope * (1 + size * ratio) ** 2
         # differences lose half the digits, of N
         assert (weighted >= proof.slope[part] - 1e-7 * n * np.abs(weighted).max()).all()
+
+
+def test_nothing_is_searched_for_where_nothing_varies_within_groups(x64):
+    """It would never converge, and a whole batch would wait for it."""
+    _, _, design = made("unequal", 1)
+    squares = jnp.arange(1.0, 1 + len(design.spectrum.values))
+    for floor, valid in ((1.0, True), (0.0, False)):
+        outcome = Coordinates(squares=squares, floor=jnp.asarray(floor), valid=jnp.asarray(valid))
+        found = quick_search(spectral_curve((design.spectrum, outcome)))
+        assert bool(found.settled)
+        assert bool(found.certified) == valid
+        assert 0 <= found.steps <= (5 if valid else 0)  # Newton's steps square the error
 
 
 def test_a_finer_mesh_bounds_no_worse(monkeypatch):
