@@ -23,7 +23,7 @@ from jaxre.profile import degrees, drop, profile
 from jaxre.records import record
 from jaxre.rows import Array
 from jaxre.search import Search, quick_search, search, whole_search
-from jaxre.settings import SINGLE, lane, platform, quick_jit
+from jaxre.settings import lane, options_of, platform, quick_jit
 from jaxre.spectrum import Coordinates, Spectrum, spectral_curve
 from jaxre.status import Status
 from jaxre.strata import as_strata
@@ -193,23 +193,26 @@ def _unproven_curve(data: tuple[Spectrum, Coordinates]) -> Curve:
 def _in_blocks(design: NullDesign, key: Array, draws: int, most: int | None) -> Array:
     """The quick search for all, the whole one, which takes long to compile, where that leaves any."""
     starts, width = range(0, draws, BLOCK), min(lane(LANE), BLOCK)
-    parts = [_kernel(most, whole=False)(design, key, start + np.arange(BLOCK).reshape(-1, width)) for start in starts]
+    few = draws <= BLOCK
+    quick = _kernel(most, few, whole=False)
+    parts = [quick(design, key, start + np.arange(BLOCK).reshape(-1, width)) for start in starts]
     found, settled = (np.concatenate([np.ravel(part[i]) for part in parts])[:draws] for i in range(2))
     left = np.flatnonzero(~settled)
     for start in range(0, len(left), LANE):
         places = np.resize(left[start : start + LANE], LANE)
-        found[places] = np.ravel(_kernel(most, whole=True)(design, key, places[None])[0])
+        found[places] = np.ravel(_kernel(most, few, whole=True)(design, key, places[None])[0])
     return jnp.asarray(found)
 
 
 @lru_cache(maxsize=16)
-def _kernel(most: int | None, whole: bool) -> Callable[..., Any]:
+def _kernel(most: int | None, few: bool, whole: bool) -> Callable[..., Any]:
+    """Compiled for draws of one BLOCK or for more of them."""
     find = lambda data: (whole_search if whole else quick_search)(spectral_curve(data))
 
     def run(design: NullDesign, key: Array, places: Array) -> tuple[Array, Array]:
         return jax.lax.map(jax.vmap(lambda i: simulated(design, key, i, most, find)), places)
 
-    return quick_jit(run, platform(), SINGLE)
+    return quick_jit(run, platform(), options_of(few))
 
 
 def simulated(

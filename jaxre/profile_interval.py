@@ -231,7 +231,7 @@ def intervals_at(
         found = quick_or_whole(quick, whole, lambda found: found.settled, fixed)
     else:
         found = (quick if search == "quick" else whole)(fixed)
-    on = _level_set(data, restricted)
+    on = _level_set(data, restricted, fixed=False)
     ends = [jax.lax.map(partial(_at_limit, on), found.ends)[None]]
     first = 0
     for family in families_of(equations, variances, places):
@@ -266,8 +266,9 @@ def families_of(equations: NormalEquations, variances: tuple[str, ...], places: 
     return tuple(family for family in families if family.count)
 
 
-def _level_set(data: Data, restricted: bool, rounds: int = FINE) -> LevelSet:
-    of_data = curve(data[0], restricted)
+def _level_set(data: Data, restricted: bool, rounds: int = FINE, fixed: bool = True) -> LevelSet:
+    """That of the data; not `fixed` where it is differentiated."""
+    of_data = curve(data[0], restricted, fixed)
     return LevelSet(of_data, of_data.at(data[1]), data[4], rounds)
 
 

@@ -82,10 +82,10 @@ def test_a_flax_module_with_a_fit_in_its_loss(data):
 def test_scan_and_checkpoint(data, rng):
     """Fits one after the other in a scan are those alone, and recomputation changes no gradient."""
     outcomes = data[1] + rng.normal(size=(3, len(GROUPS)))
-    _, found = jax.lax.scan(lambda carry, y: (carry, icc(y)), 0, jnp.asarray(outcomes))
+    _, found = jax.jit(lambda outcomes: jax.lax.scan(lambda carry, y: (carry, icc(y)), 0, outcomes))(outcomes)
     np.testing.assert_allclose(found, [icc(jnp.asarray(y)) for y in outcomes], rtol=1e-12)
     y = jnp.asarray(outcomes[0])
-    np.testing.assert_allclose(jax.grad(jax.checkpoint(icc))(y), jax.grad(icc)(y), rtol=1e-12)
+    np.testing.assert_allclose(jax.jit(jax.grad(jax.checkpoint(icc)))(y), jax.jit(jax.grad(icc))(y), rtol=1e-12)
 
 
 def test_an_exported_program(data):

