@@ -192,10 +192,10 @@ def _numbers(connection: Connection, source: str, name: str, key: str, kind: str
     """SQL for an outcome as doubles; an error where it holds anything else."""
     if kind not in (*NUMBERS, "VARCHAR"):
         raise ValueError(f"{source}: the outcome {name!r} must hold numbers, is of type {kind}; choose another column.")
-    if kind == "VARCHAR" and _is_truth(connection, key):
-        return f"CAST(CAST({key} AS BOOLEAN) AS DOUBLE) AS {key}"
     number = _double(key, kind)
     wrong = _first(connection, key, f"{number} IS NULL")
+    if wrong and _is_truth(connection, key):
+        return f"CAST(CAST({key} AS BOOLEAN) AS DOUBLE) AS {key}"
     if wrong:
         raise ValueError(not_a_number(source, name, *wrong))
     _refuse_rounding(connection, source, name, key, kind)

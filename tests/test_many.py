@@ -270,6 +270,7 @@ def test_layout_chunks_order_and_company_do_not_matter():
     assert_equal(jaxre.fit_many(np.asfortranarray(values), groups))
     assert_equal(jaxre.fit_many(np.repeat(values, 2, axis=1)[:, ::2], groups))  # a strided view
     assert_equal(jaxre.fit_many(values, groups, chunk=37))
+    assert_equal(jaxre.fit_many(values[:, :COUNT], groups), slice(COUNT))  # few, which another program fits
     backwards = np.arange(values.shape[1])[::-1]
     assert_equal(jaxre.fit_many(values[:, backwards], groups), backwards)
     # in a call of the same shape, a dataset changes no bit of another's answer
