@@ -9,10 +9,10 @@ from typing import Any, Protocol, TypeVar
 import jax
 import jax.numpy as jnp
 
-from jaxre.certificate import middle_ratio
 from jaxre.components import Components
 from jaxre.curve import Curve
 from jaxre.effects import normal_equations
+from jaxre.intervals import middle_ratio
 from jaxre.likelihood import log_likelihood, restricted_log_likelihood
 from jaxre.moments import GroupMoments, Strata
 from jaxre.profile import Pair, Profile, curvature, degrees, derivatives, deviance, profile, score, score_noise

@@ -8,8 +8,9 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 
-from jaxre.certificate import REFINED, WIDTH, find_basins, first_look, look_at_proof, refined
+from jaxre.certificate import WIDTH, find_basins
 from jaxre.curve import Curve
+from jaxre.look import REFINED, first_look, look_at_proof, refined
 from jaxre.optimise import Optimizer, descend
 from jaxre.profile import drop
 from jaxre.records import record

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import jaxre
-from jaxre import Status, certificate
+import jaxre.look
+from jaxre import Status
 from jaxre.certificate import find_basins
 from jaxre.curve import curve
 from jaxre.effects import normal_equations
@@ -254,7 +255,7 @@ def looked_at(nu, n, t):
     )
 
     def one(t):
-        return certificate.first_look(
+        return jaxre.look.first_look(
             spectral_curve((spectrum, Coordinates(squares=t, floor=jnp.float64(1), valid=jnp.array(True))))
         )
 
@@ -298,7 +299,7 @@ def test_a_first_look_that_gives_up_settles_nothing_wrongly(limit, monkeypatch):
     nu, n, t = curves(1000)
     whole = looked_at(jnp.asarray(nu), n, jnp.asarray(t))
     for name, value in limit.items():
-        monkeypatch.setattr(certificate, name, value)
+        monkeypatch.setattr(jaxre.look, name, value)
     cut = looked_at(jnp.asarray(nu), n, jnp.asarray(t))
     assert cut.settled.sum() < whole.settled.sum()
     found, _ = minima_on_a_grid(nu, n, t)
@@ -315,8 +316,8 @@ def looks_at(strata, monkeypatch):
         return found
 
     with monkeypatch.context() as patch:
-        patch.setattr(certificate, "repeat_while", counted)
-        certificate.first_look(curve(normal_equations(strata), True))
+        patch.setattr(jaxre.look, "repeat_while", counted)
+        jaxre.look.first_look(curve(normal_equations(strata), True))
     return taken[0]
 
 

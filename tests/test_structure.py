@@ -41,6 +41,8 @@ ORDER = (
     "information",
     "coefficient_error",
     "coefficients",
+    "intervals",
+    "look",
     "certificate",
     "optimise",
     "rescue",
