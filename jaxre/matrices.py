@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxre.batches import Blocks, blocks_of
+from jaxre.batches import blocks_of
+from jaxre.chunks import block_on_device, block_on_host, chunk_of, complete_columns, fetched, matrix_of
 from jaxre.classes import MOST_CLASSES
-from jaxre.columns import beyond_doubles, coefficients_of, frame_of, numeric, refuse_too_many
+from jaxre.columns import coefficients_of, refuse_too_many
 from jaxre.columns_of_inference import OF_GROUPS, OF_PREDICTIONS
 from jaxre.fits import Counts, FitMany, unpacked
 from jaxre.forms import fit_design, fit_missing, fit_shared, fit_stacked, fit_strata, groups_of_design, placed
@@ -23,7 +23,6 @@ from jaxre.masked import MOST_COVARIATES, MaskedDesign, masked_design, masked_st
 from jaxre.passes import Missing, missing_of
 from jaxre.plan import EFFECTS, VARIANCES, Plan
 from jaxre.progress import Progress
-from jaxre.settings import own_settings
 from jaxre.shared_design import MOST_GROUPS, SharedDesign, design_status, shared_design
 from jaxre.status import Status
 
@@ -32,7 +31,7 @@ def fit_matrix(
     values: Any, groups: Any, covariates: Any, plan: Plan, chunk: int | None, progress: bool | None
 ) -> FitMany:
     given = type(values).__name__
-    values, outcomes = _matrix(values)
+    values, outcomes = matrix_of(values)
     shape = tuple(values.shape)
     if len(shape) != 2:
         raise ValueError(
@@ -70,15 +69,15 @@ def fit_matrix(
     matrix = _Matrix(plan, codes, len(present), x, verdict, design, on_device, places)
     stays = isinstance(values, jax.Array) and jnp.issubdtype(values.dtype, jnp.floating)
     stays = stays and plan.platform != "cpu" and plan.mesh is None and design is not None
-    size, bar = _chunk(chunk, n, plan, blocks_of(plan, values if stays else None)), Progress(count, progress)
+    size, bar = chunk_of(chunk, n, plan, blocks_of(plan, values if stays else None)), Progress(count, progress)
     for start in range(0, count, size):
         part = slice(start, min(start + size, count))
         if stays:
-            there = _block_there(values, part, rows)
+            there = block_on_device(values, part, rows)
             out[:, part], missing = matrix.fit(there, None)
         else:
-            block = _block(values, part, rows)
-            out[:, part], missing = matrix.fit(block, _complete(block))
+            block = block_on_host(values, part, rows)
+            out[:, part], missing = matrix.fit(block, complete_columns(block))
         used.rows[part] -= missing.values
         used.dropped[part] += missing.values
         used.groups[part] -= missing.groups
@@ -125,7 +124,7 @@ class _Matrix:
             kept, odd = numbers[:, good], every
         else:
             good, kept = odd[:0], numbers[:, :0]
-        some = _fetched(block, odd if len(odd) < len(every) else slice(None))
+        some = fetched(block, odd if len(odd) < len(every) else slice(None))
         numbers[:, odd], (missing.values[odd], missing.groups[odd]) = self.incomplete(some)
         numbers[:, good] = kept
         return numbers, missing
@@ -157,7 +156,7 @@ class _Matrix:
 
     def without_estimates(self, block: Any) -> np.ndarray:
         """Packed numbers where the design gives no outcome an estimate, each with the reason that says most."""
-        values = _fetched(block, slice(None))
+        values = fetched(block, slice(None))
         low, high = np.fmin.reduce(values, axis=0), np.fmax.reduce(values, axis=0)
         status = np.where(low == high, np.maximum(self.verdict, Status.CONSTANT_OUTCOME), self.verdict)
         status = np.where(np.isfinite(low) & np.isfinite(high), status, Status.INVALID)
@@ -231,79 +230,10 @@ class _Matrix:
         return self.plan.packed(rows), missing
 
 
-def _matrix(values: Any) -> tuple[Any, np.ndarray | None]:
-    """A matrix of outcomes, and their names where it is a data frame."""
-    frame = frame_of(values)
-    if frame is not None:
-        columns = [numeric(frame[name], f"column {name!r} of values") for name in frame.columns]
-        names = np.array([str(name) for name in frame.columns], object)
-        return np.column_stack(columns) if columns else np.zeros((len(frame), 0)), names
-    return (values if hasattr(values, "shape") else np.asarray(values)), None
-
-
-def _chunk(chunk: int | None, n: int, plan: Plan, blocks: Blocks) -> int:
-    """Datasets a chunk: what was asked for, or whole blocks, as many as the device takes at a time."""
-    if chunk is None:
-        block = blocks.width(blocks.widths[-1], n) * plan.devices
-        return max(1, blocks.chunk // (8 * n * block)) * block
-    wanted, free = 24.0 * n * chunk, _free_memory()  # the chunk, a copy of it, and one on its way
-    if wanted > free:
-        raise ValueError(
-            f"a chunk of {chunk} datasets of {n} rows needs {wanted / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
-            f"pass a smaller chunk."
-        )
-    return chunk
-
-
-def _free_memory() -> float:
-    try:
-        with open("/proc/meminfo") as lines:
-            return 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return math.inf
-
-
-def _complete(block: np.ndarray) -> np.ndarray | None:
-    """Which columns are finite throughout; None where any of the first few is, since mostly others then are too."""
-    with np.errstate(all="ignore"):
-        if np.isfinite(block[:, :16].sum(axis=0)).any():
-            return None
-        return np.isfinite(block.sum(axis=0))
-
-
 def _doubtful(status: np.ndarray, block: Any) -> np.ndarray:
     """Columns in which something is missing, or infinite, or that a sample of their rows may have scaled wrongly."""
     doubtful = (status == Status.INVALID) | (status == Status.UNBOUNDED)
     constant = np.flatnonzero(status == Status.CONSTANT_OUTCOME)
-    same = _fetched(block, constant)
+    same = fetched(block, constant)
     doubtful[constant] = (same != same[:1]).any(axis=0)
     return np.flatnonzero(doubtful)
-
-
-def _fetched(block: Any, columns: np.ndarray | slice) -> np.ndarray:
-    """Some columns as doubles on the host, whatever JAX is set to where the block is on a device."""
-    with own_settings():
-        return np.asarray(block[:, columns], np.float64)
-
-
-def _block_there(values: jax.Array, part: slice, rows: np.ndarray) -> jax.Array:
-    """Columns of values on a device, rows in the order of their groups."""
-    with own_settings():
-        columns = values[:, part]
-        return columns if np.array_equal(rows, np.arange(len(columns))) else columns[rows]
-
-
-def _block(values: Any, part: slice, rows: np.ndarray) -> np.ndarray:
-    """Columns of whatever holds the values as doubles, rows in the order of their groups; a view where it can be."""
-    columns, mask = values[:, part], None
-    if isinstance(columns, np.ma.MaskedArray):
-        columns, mask = columns.data, np.ma.getmaskarray(columns)
-    given = np.asarray(columns)
-    if given.dtype.kind not in "fiub":
-        raise TypeError(f"values must be real numbers, got {given.dtype}; convert them first.")
-    in_order = len(rows) == len(given) and (rows[1:] > rows[:-1]).all()
-    block = given if in_order else np.take(given, rows, axis=0)
-    if block.dtype.kind in "iu" and (inexact := beyond_doubles(block)).any():
-        block = np.where(inexact, np.inf, block.astype(np.float64))  # invalid, where it would be rounded
-    block = block.astype(np.float64, copy=False)
-    return block if mask is None else np.where(mask[rows], np.nan, block)

@@ -94,6 +94,7 @@ ORDER = (
     "comparison",
     "simulated",
     "forms",
+    "chunks",
     "matrices",
     "separate",
     "many",
