@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jaxre.curve import Curve
 from jaxre.intervals import GROWTH, chord_root, facts_of, middle_ratio, on_interval, on_ray, rises_at
+from jaxre.look import Look
 from jaxre.profile import Profile, drop, score_root
 from jaxre.records import record
 from jaxre.rows import Array
@@ -44,6 +45,22 @@ class Basins:
     """() [1], the ratio there."""
     complete: Array
     """() bool, every part of [0, infinity) was decided or is in `unresolved`."""
+
+
+def basin_of(look: Look, start: Array) -> Basins:
+    """What a first look has settled; of a dataset that is not valid nothing, which is not complete."""
+    wide = lambda number: jnp.full(WIDTH, number)
+    return Basins(
+        low=wide(look.low),
+        high=wide(look.high),
+        start=wide(start),
+        count=(look.settled & ~look.at_zero).astype(jnp.int32),
+        zero=look.zero,
+        zero_is_optimum=look.at_zero | ~look.settled,
+        unresolved=jnp.full_like(look.low, jnp.inf),
+        unresolved_ratio=jnp.zeros_like(look.low),
+        complete=look.settled,
+    )
 
 
 def find_basins(curve: Curve) -> Basins:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from functools import cache, partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,8 @@ from jaxre.frame import FREEDOM_OF_KNOWN
 from jaxre.profile import Columns, Profile, columns_of, degrees, profile, profile_of_columns
 from jaxre.rows import Array
 from jaxre.status import Status
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,27 +93,32 @@ def closed_ratio(share: Array, size: Array) -> Array:
     return jnp.where(share - 1 > 16 * jnp.finfo(share.dtype).eps, (share - 1) / size, jnp.minimum(share - 1, 0))
 
 
-@cache
-def _searched(restricted: bool) -> Callable[[NormalEquations, Array], Profile]:
-    """`profile`, whose sums over strata are written out under vmap only: alone they would take most of the time to
-    compile, and no time to run. Not for derivatives in reverse."""
+def alone_or_batched(function: Callable[..., T]) -> Callable[..., T]:
+    """A function of arrays, first those of a dataset, and of a word `alone`, which is false where vmap maps over
+    datasets: sums are then written out, so that they fuse. Not for derivatives in reverse."""
 
     @jax.custom_batching.custom_vmap
-    def at(equations: NormalEquations, columns: Columns | None, ratio: Array) -> Profile:
-        return profile(equations, ratio, restricted, 1)
+    def run(*arrays: Any) -> T:
+        return function(*arrays, alone=True)
 
-    @at.def_vmap
-    def batched(
-        size: int, mapped: list[Any], equations: NormalEquations, columns: Columns | None, ratio: Array
-    ) -> tuple[Profile, Any]:
+    @run.def_vmap
+    def batched(size: int, mapped: list[Any], *arrays: Any) -> tuple[T, Any]:
         axes = jax.tree.map(lambda one: 0 if one else None, tuple(mapped))
-
-        def one(equations: NormalEquations, columns: Columns | None, ratio: Array) -> Profile:
-            if columns is None:
-                return profile(equations, ratio, restricted)
-            return profile_of_columns(equations, columns, ratio, restricted)
-
-        found = jax.vmap(one, axes, axis_size=size)(equations, columns, ratio)
+        several = lambda *arrays, alone: jax.vmap(partial(function, alone=alone), axes, axis_size=size)(*arrays)
+        points_of_one = not any(jax.tree.leaves(mapped[0]))
+        found = alone_or_batched(several)(*arrays) if points_of_one else several(*arrays, alone=False)
         return found, jax.tree.map(lambda _: True, found)
 
-    return at
+    return run
+
+
+@cache
+def _searched(restricted: bool) -> Callable[[NormalEquations, Columns | None, Array], Profile]:
+    """`profile`, from columns that stand outside of a loop where there are any and the loop is over a batch."""
+
+    def at(equations: NormalEquations, columns: Columns | None, ratio: Array, alone: bool) -> Profile:
+        if alone or columns is None:
+            return profile(equations, ratio, restricted, alone)
+        return profile_of_columns(equations, columns, ratio, restricted)
+
+    return alone_or_batched(at)

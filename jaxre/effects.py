@@ -150,22 +150,23 @@ class Gls:
     """() `within` less its minimum."""
 
 
-def gls(equations: NormalEquations, ratio: Array) -> Gls:
-    """Generalised least squares with covariance H = I + ratio Z Z'; O(strata p^2 + p^3)."""
+def gls(equations: NormalEquations, ratio: Array, alone: bool = False) -> Gls:
+    """Generalised least squares with covariance H = I + ratio Z Z'; O(strata p^2 + p^3). One that is `alone`, not in a
+    batch, has fewer operations to compile."""
     strata, products = equations.strata, equations.products
     k, m, x, within = strata.sizes, strata.counts, strata.means, strata.within_cross
     p = x.shape[-1] - 1
     weights = k / (1 + ratio * k)
     normal = within + matmul(weights, products.reshape(len(k), -1)).reshape(within.shape)
     inverse, log_det = inverse_and_log_det(normal[:p, :p])
-    gamma = contract(inverse, list(normal[:p, p]))
-    z = [*(-gamma), 1.0]
-    gap = contract(x, z)
+    gamma = contract(inverse, normal[:p, p], alone)
+    z = jnp.append(-gamma, jnp.ones_like(gamma[:1])) if alone else [*(-gamma), 1.0]
+    gap = contract(x, z, alone)
     pull, squares = (m * gap)[:, None] * x, m * gap * gap
     if strata.scatter is not None:
-        turned = contract(strata.scatter, z)
-        pull, squares = pull + turned, squares + contract(turned, z)
-    beyond = list(gamma[1:] - equations.limit)
+        turned = contract(strata.scatter, z, alone)
+        pull, squares = pull + turned, squares + contract(turned, z, alone)
+    beyond = gamma[1:] - equations.limit
     return Gls(
         weights=weights,
         gamma=gamma,
@@ -174,13 +175,16 @@ def gls(equations: NormalEquations, ratio: Array) -> Gls:
         log_det=log_det,
         squares=squares,
         pull=pull[:, :p],
-        within=contract(contract(within, z), z),
-        beyond=contract(contract(within[1:p, 1:p], beyond), beyond),
+        within=contract(contract(within, z, alone), z, alone),
+        beyond=contract(contract(within[1:p, 1:p], beyond, alone), beyond, alone),
     )
 
 
-def contract(table: Array, vector: Sequence[Any]) -> Array:
-    """Product of the last axis with a short vector, written out: XLA fuses additions, but not reductions."""
+def contract(table: Array, vector: Array | Sequence[Any], alone: bool = False) -> Array:
+    """Product of the last axis with a short vector. Written out, since XLA fuses additions, but not reductions, which
+    under vmap would be passes over the memory; not where the program is `alone`, which only takes longer to compile."""
+    if alone:
+        return matmul(table, jnp.asarray(vector))
     terms = [table[..., i] * entry for i, entry in enumerate(vector)]
     return sum(terms[1:], terms[0]) if terms else jnp.zeros(table.shape[:-1], table.dtype)
 

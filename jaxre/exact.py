@@ -185,7 +185,8 @@ def exact_interval_of(
     pivot: Pivot, df1: Array, df2: Array, quantile_of_low: Array, quantile_of_high: Array
 ) -> ExactInterval:
     """The interval from the profile of the data, between given quantiles of F."""
-    low, high = (pivot_root(pivot, df1, df2, quantile) for quantile in (quantile_of_low, quantile_of_high))
+    quantiles = jnp.stack([quantile_of_low, quantile_of_high])
+    low, high = jax.lax.map(lambda quantile: pivot_root(pivot, df1, df2, quantile), quantiles)
     clipped_low, clipped_high = jnp.maximum(low, 0), jnp.maximum(high, 0)
     return ExactInterval(
         ratio_low=clipped_low,

@@ -39,6 +39,8 @@ class Look:
     """() [1], right end, may be infinite."""
     start: Array
     """() [1], a first iterate in it."""
+    zero: Profile
+    """the profile at lambda = 0."""
 
 
 def first_look(curve: Curve) -> Look:
@@ -86,7 +88,8 @@ def first_look(curve: Curve) -> Look:
     start = 0, *profiles, growth, stride, jnp.where(at_zero, blank + 1, blank), (blank,) * 4, curve.valid
     *_, tally, (low, high, f_low, f_high), active = repeat_while(some_left, step, start)
     begin = chord_root(low, f_low, high, f_high, curve)
-    return Look(settled=(tally == 1) & ~active & curve.valid, at_zero=at_zero, low=low, high=high, start=begin)
+    settled = (tally == 1) & ~active & curve.valid
+    return Look(settled=settled, at_zero=at_zero, low=low, high=high, start=begin, zero=zero)
 
 
 def _stride(at: Facts) -> Array:
@@ -115,7 +118,8 @@ def look_at_proof(curve: Curve) -> Look:
     zero = curve.at(jnp.zeros_like(curve.floor))
     low, high = jnp.zeros_like(curve.floor), jnp.full_like(curve.floor, jnp.inf)
     start = chord_root(low, score_root(zero, curve.n), high, curve.floor, curve)
-    return Look(settled=curve.proven & curve.valid, at_zero=rises_at(zero, curve), low=low, high=high, start=start)
+    settled = curve.proven & curve.valid
+    return Look(settled=settled, at_zero=rises_at(zero, curve), low=low, high=high, start=start, zero=zero)
 
 
 def refined(look: Look, curve: Curve, steps: int) -> Array:

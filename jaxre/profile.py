@@ -84,9 +84,9 @@ def columns_of(equations: NormalEquations, written_out: int = WRITTEN_OUT) -> Co
 
 
 @partial(jax.jit, static_argnums=(2, 3))  # traced once for the several loops that evaluate it
-def profile(equations: NormalEquations, ratio: Array, restricted: bool, written_out: int = WRITTEN_OUT) -> Profile:
+def profile(equations: NormalEquations, ratio: Array, restricted: bool, alone: bool = False) -> Profile:
     """Q and L at a ratio, with derivatives; O(strata p^2 + p^3)."""
-    return solve(equations, ratio, restricted, written_out)[0]
+    return solve(equations, ratio, restricted, alone)[0]
 
 
 @partial(jax.jit, static_argnums=3)
@@ -96,18 +96,21 @@ def profile_of_columns(equations: NormalEquations, columns: Columns, ratio: Arra
 
 
 def solve(
-    equations: NormalEquations, ratio: Array, restricted: bool, written_out: int = WRITTEN_OUT
+    equations: NormalEquations, ratio: Array, restricted: bool, alone: bool = False
 ) -> tuple[Profile, Array, Array]:
-    """Q and L at a ratio, with the coefficients and their covariance in units of within."""
-    columns = columns_of(equations, written_out)
+    """Q and L at a ratio, with the coefficients and their covariance in units of within.
+
+    Where a program is `alone`, no sum is written out: that would take most of the time to compile, and no time to run.
+    """
+    columns = columns_of(equations, 1 if alone else WRITTEN_OUT)
     if columns is not None:
         at, mean, total = _profile_of_intercept(equations, columns, ratio, restricted)
         return at, jnp.reshape(mean, (1,)), jnp.reshape(1 / total, (1, 1))
-    fit = gls(equations, ratio)
-    return profile_of(equations, fit, ratio, restricted), fit.gamma, fit.inverse
+    fit = gls(equations, ratio, alone)
+    return profile_of(equations, fit, ratio, restricted, alone), fit.gamma, fit.inverse
 
 
-def profile_of(equations: NormalEquations, fit: Gls, ratio: Array, restricted: bool) -> Profile:
+def profile_of(equations: NormalEquations, fit: Gls, ratio: Array, restricted: bool, alone: bool = False) -> Profile:
     """Q and L from the generalised least-squares fit at the ratio; every sum over strata in one product of matrices."""
     strata = equations.strata
     w, p = fit.weights, fit.pull.shape[-1]
@@ -129,7 +132,7 @@ def profile_of(equations: NormalEquations, fit: Gls, ratio: Array, restricted: b
         ratio=ratio,
         quadratic=fit.within + first[0],
         quadratic_1=-second[0],
-        quadratic_2=2 * (third[0] - contract(contract(fit.inverse, list(change)), list(change))),
+        quadratic_2=2 * (third[0] - contract(contract(fit.inverse, change, alone), change, alone)),
         log_det=log_det,
         log_det_1=log_det_1,
         log_det_2=log_det_2,

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxre.coefficients import place_of
-from jaxre.curve import curve
+from jaxre.curve import alone_or_batched, curve
 from jaxre.distributions import chi2_quantile, level_of
 from jaxre.eager import bucketed, is_alone, is_little, program
 from jaxre.effects import NormalEquations, matmul, normal_equations
@@ -211,7 +211,8 @@ def intervals_at(
     restricted: bool,
     search: str = "both",
 ) -> tuple[ProfileInterval, ...]:
-    """Intervals about the optimum of the same likelihood; "quick" or "whole" leaves out the other search."""
+    """Intervals about the optimum of the same likelihood; "quick" or "whole" leaves out the other search, and
+    derivatives."""
     equations = normal_equations(strata)
     limit = chi2_quantile(level_of(level)).astype(estimate.ratio.dtype)
     data: Data = equations, estimate.ratio, estimate.optima, estimate.optima_ratio, limit
@@ -220,10 +221,12 @@ def intervals_at(
     order = ["ratio", *variances, *places]
 
     def quick(data: Data) -> Extremes:
-        return quick_extremes(_level_set(data, restricted, ROUGH), families_of(data[0], variances, places), data[2] > 1)
+        families = families_of(data[0], variances, places, fixed=True)
+        return quick_extremes(_level_set(data, restricted, ROUGH), families, data[2] > 1)
 
     def whole(data: Data) -> Extremes:
-        return whole_extremes(_level_set(data, restricted), families_of(data[0], variances, places), data[3])
+        families = families_of(data[0], variances, places, fixed=True)
+        return whole_extremes(_level_set(data, restricted), families, data[3])
 
     # an extreme as a function of the data at its fixed place: at an extreme the place does not matter
     fixed = jax.lax.stop_gradient(data)
@@ -231,10 +234,10 @@ def intervals_at(
         found = quick_or_whole(quick, whole, lambda found: found.settled, fixed)
     else:
         found = (quick if search == "quick" else whole)(fixed)
-    on = _level_set(data, restricted, fixed=False)
+    on = _level_set(data, restricted, fixed=search != "both")
     ends = [jax.lax.map(partial(_at_limit, on), found.ends)[None]]
     first = 0
-    for family in families_of(equations, variances, places):
+    for family in families_of(equations, variances, places, fixed=search != "both"):
         own = found.places[first : first + family.count]
         edges = jax.lax.map(lambda ratio, family=family: family.edges(on, ratio).outward, own.T.reshape(-1))
         ends.append((jnp.diagonal(edges).reshape(2, -1) * jnp.array([[-1], [1]], limit.dtype)).T)
@@ -257,11 +260,13 @@ def intervals_at(
     return tuple(intervals)
 
 
-def families_of(equations: NormalEquations, variances: tuple[str, ...], places: tuple[int, ...]) -> tuple[Family, ...]:
-    """The variances, and the coefficients at those places, where there are any."""
+def families_of(
+    equations: NormalEquations, variances: tuple[str, ...], places: tuple[int, ...], fixed: bool
+) -> tuple[Family, ...]:
+    """The variances, and the coefficients at those places, where there are any; `fixed` as in `curve`."""
     families = (
         Family(len(variances), partial(variance_edges, variances)),
-        Family(len(places), partial(coefficient_edges, equations, places)),
+        Family(len(places), partial(coefficient_edges, equations, places, fixed)),
     )
     return tuple(family for family in families if family.count)
 
@@ -292,15 +297,13 @@ def variance_edges(names: tuple[str, ...], level: LevelSet, ratio: Array) -> Edg
     return Edges(jnp.stack(edges[0] + edges[1]), jnp.stack(edges[2] + edges[3]))
 
 
-def coefficient_edges(equations: NormalEquations, places: tuple[int, ...], level: LevelSet, ratio: Array) -> Edges:
+def coefficient_edges(
+    equations: NormalEquations, places: tuple[int, ...], fixed: bool, level: LevelSet, ratio: Array
+) -> Edges:
     """The edges of coefficients, less their origin, at a ratio."""
     rows = equations.strata.frame.transform[jnp.array(places)]
-
-    def parts(ratio: Array) -> tuple[Profile, Array, Array]:
-        at, gamma, cov = solve(equations, ratio, False)
-        return at, matmul(rows, gamma), (matmul(rows, cov) * rows).sum(axis=1)
-
-    (at, middle, spread), (_, drift, widening) = jax.jvp(parts, (ratio,), (jnp.ones_like(ratio),))
+    drawn = _searched(equations, rows, ratio) if fixed else _drawn(equations, rows, ratio, alone=False)
+    (at, middle, spread), (_, drift, widening) = drawn
     n, room, unit = level.curve.n, level.room(at), ratio + 1 / level.curve.size
     growth = jnp.expm1(room)
     reach = jnp.sqrt(spread * at.quadratic * growth)
@@ -309,6 +312,23 @@ def coefficient_edges(equations: NormalEquations, places: tuple[int, ...], level
     return Edges(
         jnp.concatenate([reach - middle, reach + middle]), unit * jnp.concatenate([common - lean, common + lean])
     )
+
+
+Drawn = tuple[Profile, Array, Array]
+
+
+def _drawn(equations: NormalEquations, rows: Array, ratio: Array, alone: bool) -> tuple[Drawn, Drawn]:
+    """The profile at a ratio, combinations of the coefficients and their variances; and how they change with it."""
+
+    def parts(ratio: Array) -> Drawn:
+        at, gamma, cov = solve(equations, ratio, False, alone)
+        return at, matmul(rows, gamma), (matmul(rows, cov) * rows).sum(axis=1)
+
+    found: tuple[Drawn, Drawn] = jax.jvp(parts, (ratio,), (jnp.ones_like(ratio),))
+    return found
+
+
+_searched = alone_or_batched(_drawn)
 
 
 def _at_limit(level: LevelSet, ratio: Array) -> Array:

@@ -17,14 +17,21 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 
-def quick_or_whole(quick: Callable[[T], U], whole: Callable[[T], U], settled: Callable[[U], Array], data: T) -> U:
+def quick_or_whole(
+    quick: Callable[[T], U],
+    whole: Callable[[T], U],
+    settled: Callable[[U], Array],
+    data: T,
+    alone: Callable[[T], U] | None = None,
+) -> U:
     """What the quick method finds where that settles the matter, else what the whole one finds.
 
     Args:
         quick: from the data of one dataset to a record.
         whole: the same, slower; asked, in a batch, only for the datasets that need it.
         settled: () bool, from what `quick` found.
-        data: everything that depends on the dataset: neither method may close over a traced array.
+        data: everything that depends on the dataset: no method may close over a traced array.
+        alone: both methods in one for a dataset that is not in a batch, if they share something.
 
     Returns:
         a record of what was found.
@@ -32,6 +39,8 @@ def quick_or_whole(quick: Callable[[T], U], whole: Callable[[T], U], settled: Ca
 
     @jax.custom_batching.custom_vmap
     def run(data: T) -> U:
+        if alone is not None:
+            return alone(data)
         first = quick(data)
         return jax.lax.cond(settled(first), lambda first, _: first, lambda _, data: whole(data), first, data)
 

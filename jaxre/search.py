@@ -8,9 +8,9 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 
-from jaxre.certificate import WIDTH, find_basins
+from jaxre.certificate import WIDTH, Basins, basin_of, find_basins
 from jaxre.curve import Curve
-from jaxre.look import REFINED, first_look, look_at_proof, refined
+from jaxre.look import REFINED, Look, first_look, look_at_proof, refined
 from jaxre.optimise import Optimizer, descend
 from jaxre.profile import drop
 from jaxre.records import record
@@ -49,12 +49,17 @@ def quick_search(curve: Curve, optimizer: Optimizer | None = None) -> Search:
     if curve.closed is not None:
         root = jnp.maximum(curve.closed, 0)
         return _single(root, jnp.ones_like(root, bool), jnp.ones_like(root, bool), jnp.zeros_like(root))
-    look, steps = (first_look(curve), REFINED - 1) if curve.proven is None else (look_at_proof(curve), REFINED)
+    look, start = _look(curve, optimizer)
     inside = look.settled & ~look.at_zero
-    start = refined(look, curve, steps if optimizer is None else 0)  # another's optimizer does its work itself
     found = descend(curve, look.low, look.high, start, inside, optimizer)
     ratio = jnp.where(inside, found.ratio, 0)
     return _single(ratio, look.settled | ~curve.valid, look.settled & found.settled, found.steps)
+
+
+def _look(curve: Curve, optimizer: Optimizer | None) -> tuple[Look, Array]:
+    """A first look, and where to start in the basin that it shows."""
+    look, steps = (first_look(curve), REFINED - 1) if curve.proven is None else (look_at_proof(curve), REFINED)
+    return look, refined(look, curve, steps if optimizer is None else 0)  # another's optimizer does its work itself
 
 
 def _single(ratio: Array, settled: Array, certified: Array, steps: Array) -> Search:
@@ -73,7 +78,21 @@ def _single(ratio: Array, settled: Array, certified: Array, steps: Array) -> Sea
 
 def whole_search(curve: Curve, optimizer: Optimizer | None = None) -> Search:
     """Every local optimum, in every basin of the branch and bound, and the best of them."""
-    basins = find_basins(curve)
+    return _best_of(find_basins(curve), curve, optimizer)
+
+
+def _search_alone(curve: Curve, optimizer: Optimizer | None) -> Search:
+    """The quick search or the whole one, with one descent for both, which takes less time to compile."""
+    if curve.closed is not None:
+        return quick_search(curve, optimizer)
+    look, start = _look(curve, optimizer)
+    seen = look.settled | ~curve.valid
+    basins = jax.lax.cond(seen, lambda: basin_of(look, start), lambda: find_basins(curve))
+    return _best_of(basins, curve, optimizer)
+
+
+def _best_of(basins: Basins, curve: Curve, optimizer: Optimizer | None) -> Search:
+    """The optimum of each basin, and the best of them."""
     n, zero = curve.n, basins.zero
 
     def visit(state: tuple[Array, ...]) -> tuple[Array, ...]:
@@ -122,4 +141,5 @@ def search(curve_of: Callable[[T], Curve], data: T, optimizer: Optimizer | None 
         lambda data: whole_search(curve_of(data), optimizer),
         lambda found: found.settled,
         data,
+        alone=lambda data: _search_alone(curve_of(data), optimizer),
     )

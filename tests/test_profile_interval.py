@@ -200,7 +200,7 @@ def test_a_close_look_agrees_with_a_quick_one(seed):
         equations, estimate = normal_equations(strata), jaxre.ml(strata)
         of_data = curve(equations, False)
         level = LevelSet(of_data, of_data.at(estimate.ratio), jnp.asarray(LIMIT), FINE)
-        families = families_of(equations, ("between", "within"), (0,))
+        families = families_of(equations, ("between", "within"), (0,), fixed=True)
         return quick_extremes(level, families, estimate.optima > 1), whole_extremes(
             level, families, estimate.optima_ratio
         )
