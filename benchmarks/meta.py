@@ -87,7 +87,7 @@ def main() -> None:
     effects, variances = drawn(COUNT)
     with jax.enable_x64(True):
         data = jax.device_put((effects, variances))
-        for name, quantities in CASES.items():
+        for name, quantities in list(CASES.items())[-1:] if many.QUICK else CASES.items():
             fit = of(quantities)
 
             def call(fit: Any = fit) -> Any:

@@ -39,11 +39,11 @@ def fit_matrix(
             f"for a long table pass datasets=."
         )
     labels, (n, count) = encode(groups), shape
-    plan = plan.of(count)
     if len(labels.slots) != n:
         hint = "; transpose values" if len(labels.slots) == count else ""
         raise ValueError(f"values {shape} must have as many rows as groups has labels, {len(labels.slots)}{hint}.")
     x, names = coefficients_of(covariates, n)
+    plan = plan.of(count, n * count * len(names))
     keep = labels.slots >= 0
     if x is not None:
         keep &= ~np.isnan(x).any(axis=1)

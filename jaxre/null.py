@@ -30,6 +30,7 @@ from jaxre.strata import as_strata
 
 LANE = 256  # draws whose numbers a CPU works on at once
 BLOCK = 64 * LANE  # draws of one call
+FEW = 4 * LANE  # draws that have a smaller block, whose program compiles sooner
 NORMALS = 16  # degrees of freedom up to which a chi-square is drawn as a sum of squares
 
 
@@ -144,7 +145,7 @@ def null_statistics(
 
     Args:
         moments: sufficient statistics, by group or by stratum; the outcome plays no part.
-        key: random key; draw i depends on the key and on i alone.
+        key: random key; draw i depends on the key and on i alone, but for rounding.
         draws: [1], how many.
         restricted: the restricted or the full likelihood.
 
@@ -192,10 +193,10 @@ def _unproven_curve(data: tuple[Spectrum, Coordinates]) -> Curve:
 
 def _in_blocks(design: NullDesign, key: Array, draws: int, most: int | None) -> Array:
     """The quick search for all, the whole one, which takes long to compile, where that leaves any."""
-    starts, width = range(0, draws, BLOCK), min(lane(LANE), BLOCK)
-    few = draws <= BLOCK
-    quick = _kernel(most, few, whole=False)
-    parts = [quick(design, key, start + np.arange(BLOCK).reshape(-1, width)) for start in starts]
+    few = draws <= FEW
+    block = FEW if few else BLOCK
+    width, quick = min(lane(LANE), block), _kernel(most, few, whole=False)
+    parts = [quick(design, key, start + np.arange(block).reshape(-1, width)) for start in range(0, draws, block)]
     found, settled = (np.concatenate([np.ravel(part[i]) for part in parts])[:draws] for i in range(2))
     left = np.flatnonzero(~settled)
     for start in range(0, len(left), LANE):
@@ -206,7 +207,7 @@ def _in_blocks(design: NullDesign, key: Array, draws: int, most: int | None) -> 
 
 @lru_cache(maxsize=16)
 def _kernel(most: int | None, few: bool, whole: bool) -> Callable[..., Any]:
-    """Compiled for draws of one BLOCK or for more of them."""
+    """Compiled for FEW draws at a time or for a BLOCK of them."""
     find = lambda data: (whole_search if whole else quick_search)(spectral_curve(data))
 
     def run(design: NullDesign, key: Array, places: Array) -> tuple[Array, Array]:

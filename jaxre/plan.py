@@ -28,7 +28,7 @@ from jaxre.search import KEPT_OPTIMA
 from jaxre.settings import platform
 
 AXIS = "datasets"
-FEW = 256  # datasets that are done before a program that takes longer to compile would have started
+FEW, FEW_NUMBERS = 256, 1 << 16  # datasets, and all their numbers: a hundred calls take what compiling less saves
 FLOATS = {"double": jnp.float64, "single": jnp.float32}
 QUANTITIES = (
     *("status", "between", "within", "between_untruncated", "ratio", "icc", "beta", "beta_se", "beta_cov"),
@@ -108,7 +108,7 @@ class Plan:
     seed: int = 0
     """of what is simulated."""
     few: bool = False
-    """whether the call has no more than FEW datasets."""
+    """whether the call has no more than FEW datasets, of no more than FEW_NUMBERS, and a CPU fits them."""
 
     @property
     def devices(self) -> int:
@@ -125,9 +125,10 @@ class Plan:
         """Whether anything of the groups is wanted."""
         return bool({*EFFECTS, *OF_GROUPS, *OF_PREDICTIONS} & set(self.quantities))
 
-    def of(self, datasets: int) -> Plan:
-        """The same for a call of so many datasets."""
-        return dataclasses.replace(self, few=datasets <= FEW)
+    def of(self, datasets: int, numbers: int) -> Plan:
+        """The same for a call of so many datasets with so many observations and covariates in all."""
+        few = datasets <= FEW and numbers <= FEW_NUMBERS and self.platform == "cpu"
+        return dataclasses.replace(self, few=few)
 
     def only(self, quantities: Sequence[str]) -> Plan:
         """The same of other quantities, each named once, and of no more than these need: a plan is compiled for."""

@@ -222,11 +222,11 @@ def intervals_at(
 
     def quick(data: Data) -> Extremes:
         families = families_of(data[0], variances, places, fixed=True)
-        return quick_extremes(_level_set(data, restricted, ROUGH), families, data[2] > 1)
+        return quick_extremes(_level_set(data, restricted, ROUGH, fixed=True), families, data[2] > 1)
 
     def whole(data: Data) -> Extremes:
         families = families_of(data[0], variances, places, fixed=True)
-        return whole_extremes(_level_set(data, restricted), families, data[3])
+        return whole_extremes(_level_set(data, restricted, fixed=True), families, data[3])
 
     # an extreme as a function of the data at its fixed place: at an extreme the place does not matter
     fixed = jax.lax.stop_gradient(data)
@@ -271,7 +271,7 @@ def families_of(
     return tuple(family for family in families if family.count)
 
 
-def _level_set(data: Data, restricted: bool, rounds: int = FINE, fixed: bool = True) -> LevelSet:
+def _level_set(data: Data, restricted: bool, rounds: int = FINE, *, fixed: bool) -> LevelSet:
     """That of the data; not `fixed` where it is differentiated."""
     of_data = curve(data[0], restricted, fixed)
     return LevelSet(of_data, of_data.at(data[1]), data[4], rounds)

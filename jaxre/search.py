@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxre.certificate import WIDTH, Basins, basin_of, find_basins
 from jaxre.curve import Curve
 from jaxre.look import REFINED, Look, first_look, look_at_proof, refined
-from jaxre.optimise import Optimizer, descend
+from jaxre.optimise import Optimizer, checked, descend
 from jaxre.profile import drop
 from jaxre.records import record
 from jaxre.rescue import quick_or_whole
@@ -135,7 +135,8 @@ def _best_of(basins: Basins, curve: Curve, optimizer: Optimizer | None) -> Searc
 
 def search(curve_of: Callable[[T], Curve], data: T, optimizer: Optimizer | None = None) -> Search:
     """The quick search where it settles the matter, else the whole one; in a batch, that one for those that need it."""
-
+    if optimizer is not None:
+        checked(optimizer)
     return quick_or_whole(
         lambda data: quick_search(curve_of(data), optimizer),
         lambda data: whole_search(curve_of(data), optimizer),

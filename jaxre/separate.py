@@ -34,8 +34,6 @@ def fit_iterable(items: Any, plan: Plan, bar: Progress) -> FitMany:
     done, classes, source = 0, 1, iter(items)
     while batch := list(itertools.islice(source, AT_A_TIME)):
         made = [_dataset(item, done + i) for i, item in enumerate(batch)]
-        plan = plan if done else plan.of(len(batch))
-        done += len(batch)
         width = {0 if one.x is None else one.x.shape[1] for one in made} | (
             set() if names is None else {len(names) - 1}
         )
@@ -43,6 +41,8 @@ def fit_iterable(items: Any, plan: Plan, bar: Progress) -> FitMany:
             raise ValueError(f"every dataset must have the same number of covariates, got {sorted(width)}.")
         names = ("(Intercept)", *(f"x{i + 1}" for i in range(width.pop())))
         sizes = [len(one.y) for one in made]
+        plan = plan if done else plan.of(len(batch), sum(sizes) * len(names))  # FEW of them are no more than one batch
+        done += len(batch)
         offsets = np.cumsum([0, *(len(one.labels) for one in made)])
         long = Long(
             values=np.concatenate([one.y for one in made]),
@@ -138,7 +138,7 @@ def fit_long_table(
         y, dataset, group, x = y[named], dataset[named], group[named], None if x is None else x[named]
     keep = _complete(y, x, group)
     whole = keep.all()
-    bar, parts, classes, plan = Progress(count, progress), [], 1, plan.of(count)
+    bar, parts, classes, plan = Progress(count, progress), [], 1, plan.of(count, len(y) * len(names))
     for first, last, here in _stretches(dataset, count):
         own = dataset[here] - first if first else dataset[here]
         values, groups_here, rows = y[here], group[here], None if x is None else x[here]

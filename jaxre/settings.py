@@ -126,7 +126,7 @@ def is_small(strata: int, p: int) -> bool:
 
 
 def options_of(small: bool) -> Options:
-    """For the compiler, of a program of one dataset that has little to compute or not."""
+    """For the compiler, of a program that has little to compute or not."""
     return SMALL if small else SINGLE
 
 

@@ -32,9 +32,9 @@ def read(path: str | os.PathLike[str], outcome: str, group: str, covariates: Seq
 
     A CSV file has a line of column names and a comma, semicolon, tab or bar between fields; spaces around a field do
     not count, and an empty field, NA, NaN, nan, NULL and null are missing. In it, a covariate is numeric when every
-    value is a number and otherwise categorical. A Parquet file has types of its own. In both, true and false are the
-    levels TRUE and FALSE of a covariate, and 1 and 0 of an outcome. Group labels that are integers stay integers, all
-    others become text.
+    value is a number and otherwise categorical. A Parquet file has types of its own. In both, true and false, as
+    booleans or as text, are the levels TRUE and FALSE of a covariate, and 1 and 0 of an outcome. Group labels that are
+    integers stay integers, all others become text.
 
     Args:
         path: file ending in .csv, .tsv (or either with .gz) or .parquet.
@@ -239,14 +239,14 @@ def _covariate(connection: Connection, source: str, name: str, key: str, kind: s
             f"{source}: the covariate {name!r} must hold numbers, text or booleans, is of type {kind}; "
             f"convert it to a number or to text."
         )
-    if loose and _is_truth(connection, key):
-        return f"upper({key}) AS {key}"
+    if _is_truth(connection, key):
+        return f"upper(CAST({key} AS VARCHAR)) AS {key}"
     return f"CAST({key} AS VARCHAR) AS {key}"
 
 
 def _is_truth(connection: Connection, key: str) -> bool:
     """Whether text is all true and false."""
-    truths = f"SELECT bool_and(lower({key}) IN ('true', 'false')) FROM observed"
+    truths = f"SELECT bool_and(lower(CAST({key} AS VARCHAR)) IN ('true', 'false')) FROM observed"
     return bool(connection.execute(truths).fetchall() == [(True,)])
 
 

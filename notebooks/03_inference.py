@@ -60,13 +60,14 @@ print(fit)
 level = 0.95
 wald, profile = fit.wald_interval("icc", level), fit.profile_interval("icc", level)
 exact = fit.exact_interval(level)
+icc = lambda estimate: estimate.icc  # one function, or each kind would compile its own
 intervals = {
     "Wald": (wald.low, wald.high),
     "profile": (profile.low, profile.high),
     "exact": (exact.icc_low, exact.icc_high),
 }
 for kind in ("percentile", "basic", "bca"):
-    found = fit.bootstrap(lambda estimate: estimate.icc, replicates=20_000, level=level, kind=kind)
+    found = fit.bootstrap(icc, replicates=20_000, level=level, kind=kind)
     intervals[f"bootstrap, {kind}"] = (found.low, found.high)
 for name, (low, high) in intervals.items():
     print(f"{name:<22} {low:.4f} to {high:.4f}")

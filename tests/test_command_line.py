@@ -116,9 +116,10 @@ def test_level_and_degrees_of_freedom(capsys: Capture) -> None:
     assert wrong.startswith("the degrees of freedom of Kenward and Roger are those of REML, got method='ml'")
 
 
-@pytest.mark.parametrize("method", ["reml", "ml", "anova"])
-@pytest.mark.parametrize("name", datasets.names())
-def test_every_data_set_by_every_method(capsys: Capture, name: str, method: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "method"), [*((name, "reml") for name in datasets.names()), ("dyestuff2", "ml"), ("ratpupweight", "anova")]
+)
+def test_every_data_set_and_every_method(capsys: Capture, name: str, method: str) -> None:
     found = numbers(capsys, "fit", name, "--method", method)
     data = datasets.load(name)
     assert (found["n"], found["groups"], found["covariates"]) == (data.rows, data.groups, list(data.covariates))

@@ -13,6 +13,7 @@ from reference import IDENTIFIED, table
 import jaxre
 from jaxre import Components
 from jaxre.group_effects import expected_ranks, group_effects
+from jaxre.stacking import padded
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -95,7 +96,8 @@ def test_errors_against_dense_algebra(sizes, p):
     v = dense.covariance(within, between, groups)
     spread = between**2 * np.diag(dense.indicators(groups).T @ dense.projection(x, v) @ dense.indicators(groups))
     for method in METHODS:
-        found = EFFECTS(moments, Components(within=within, between=between), method=method)
+        found = EFFECTS(padded(moments, designs.PADDED), Components(within=within, between=between), method=method)
+        found = jax.tree.map(lambda column: column[: len(sizes)], found)  # the others are empty
         np.testing.assert_allclose(found.effect, effect, **close)
         np.testing.assert_allclose(found.mean, averages @ beta + effect, **close)
         np.testing.assert_allclose(found.conditional_variance, between * within / (within + counts * between), **close)

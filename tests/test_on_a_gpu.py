@@ -12,7 +12,7 @@ import pytest
 import jaxre
 from jaxre import batches, by_group, forms, settings
 
-COUNT = 700  # datasets: three widths of blocks, the last block not full
+COUNT = 700  # datasets: two widths of blocks, the last block not full
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def gpu(monkeypatch):
         if name.startswith("jaxre.") and hasattr(module, "platform"):
             monkeypatch.setattr(module, "platform", lambda: "gpu")
     monkeypatch.setattr(batches, "SENT_BY_ONE", 10_000)
-    narrow = {"widths": (16, 64, 256), "searched": 64}
+    narrow = {"widths": (64, 256), "searched": 64}
     for name in ("ON_GPU", "RESIDENT"):
         monkeypatch.setattr(batches, name, dataclasses.replace(getattr(batches, name), **narrow))
     for clear in programs:

@@ -105,6 +105,22 @@ def test_csv_gzip_and_parquet_agree(write: Write, rng: np.random.Generator) -> N
         np.testing.assert_array_equal(tables.read(path, "old", "g").outcome, frame["old"])
 
 
+def test_truth_as_text(tmp_path: pathlib.Path) -> None:
+    """In any case, with missing values; beside a number it is none."""
+    frame = pd.DataFrame({"y": [1.5, 2, 4, 5], "g": list("aabb"), "t": ["true", None, "FALSE", "True"]})
+    plain, binary = tmp_path / "truth.csv", tmp_path / "truth.parquet"
+    frame.to_csv(plain, index=False)
+    frame.to_parquet(binary)
+    for path in (plain, binary):
+        np.testing.assert_array_equal(tables.read(path, "t", "g").outcome, [1, np.nan, 0, 1])
+        table = tables.read(path, "y", "g", ["t"])
+        assert table.coefficients == ("tTRUE",)
+        np.testing.assert_array_equal(table.covariates[[0, 2, 3], 0], [1, 0, 1])
+    plain.write_text("y,g\ntrue,a\n1,a\nfalse,b\n")
+    with pytest.raises(ValueError, match="must hold numbers, got 'true' in data row 1"):
+        tables.read(plain, "y", "g")
+
+
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
 def test_delimiters_and_line_ends(write: Write, delimiter: str, newline: str) -> None:
