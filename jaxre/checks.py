@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import ndtr, ndtri
@@ -77,6 +79,11 @@ def homogeneity_check(residuals: ArrayLike, groups: ArrayLike, num_groups: int) 
             f"residuals and groups must be one-dimensional and of one length, got {r.shape} and {j.shape}."
         )
     r = r if jnp.issubdtype(r.dtype, jnp.floating) else r.astype(jnp.result_type(float))
+    return _homogeneity(r, j, num_groups)
+
+
+@partial(jax.jit, static_argnums=2)  # operation by operation it would take seconds to compile
+def _homogeneity(r: Array, j: Array, num_groups: int) -> HomogeneityCheck:
     add = lambda rows: jax.ops.segment_sum(rows, j, num_groups)
     counts = jax.ops.segment_sum(jnp.ones(j.shape, jnp.int32), j, num_groups)
     ordered, first = r[jnp.lexsort((r, j))], jnp.cumsum(counts) - counts
@@ -129,6 +136,11 @@ def normality_check(values: ArrayLike) -> NormalityCheck:
     x = x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
     if x.ndim != 1 or x.shape[0] == 0:
         raise ValueError(f"values must be one-dimensional with at least one entry, got shape {x.shape}.")
+    return _normality(x)
+
+
+@jax.jit
+def _normality(x: Array) -> NormalityCheck:
     real = ~jnp.isnan(x)
     m = real.sum().astype(x.dtype)
     order = jnp.argsort(x)  # NaN last

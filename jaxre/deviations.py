@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -56,14 +57,17 @@ def deviations(
             f"covariates must have shape ({len(y)}, {frame.transform.shape[-1] - 1}) as in the moments, got {x.shape}."
         )
     place = _places(codes, len(y), groups)
+    w = None if weights is None else jnp.asarray(weights, y.dtype)
+    if w is not None and w.shape != y.shape:
+        raise ValueError(f"weights must have shape {y.shape} like values, got {w.shape}.")
+    return _about_means(x, y, place, w, frame, groups)
+
+
+@partial(jax.jit, static_argnums=5)  # operation by operation it would take seconds to compile
+def _about_means(x: Array, y: Array, place: Array, weights: Array | None, frame: Frame, groups: int) -> Deviations:
     table = jnp.concatenate([x, (y * frame.scale)[:, None]], axis=1)
-    counts = jax.ops.segment_sum(jnp.ones_like(y), place, groups)
-    w, sizes = jnp.ones_like(y), counts
-    if weights is not None:
-        w = jnp.asarray(weights, y.dtype)
-        if w.shape != y.shape:
-            raise ValueError(f"weights must have shape {y.shape} like values, got {w.shape}.")
-        sizes = jax.ops.segment_sum(w, place, groups)
+    w = jnp.ones_like(y) if weights is None else weights
+    counts, sizes = (jax.ops.segment_sum(column, place, groups) for column in (jnp.ones_like(y), w))
     add = lambda rows: jax.ops.segment_sum(rows if weights is None else rows * w[:, None], place, groups)
     size_or_one = jnp.where(sizes > 0, sizes, 1)[:, None]
     anchors = table[0] + add(table - table[0]) / size_or_one

@@ -11,6 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxre.components import Components
+from jaxre.eager import compiled_alone_by_group
 from jaxre.frame import within_slopes
 from jaxre.moments import GroupMoments, Strata
 from jaxre.records import record
@@ -205,6 +206,7 @@ class Blup:
     """(groups,) [1], n_j between / (within + n_j between), in [0, 1)."""
 
 
+@compiled_alone_by_group
 def blup(moments: GroupMoments, components: Components) -> Blup:
     """Best linear unbiased predictions of the group effects at given variance components.
 

@@ -154,7 +154,11 @@ def expected_ranks(effects: GroupEffects) -> Array:
         >>> print(np.array_str(expected_ranks(group_effects(moments, jaxre.reml(moments))), precision=4))
         [1.0253 2.9969 1.9778]
     """
-    effect, variance, real = effects.effect, effects.conditional_variance, ~jnp.isnan(effects.rank)
+    return _expected_ranks(effects.effect, effects.conditional_variance, ~jnp.isnan(effects.rank))
+
+
+@jax.jit
+def _expected_ranks(effect: Array, variance: Array, real: Array) -> Array:
 
     def one(j: Array) -> Array:
         gap, scale = effect[j] - effect, jnp.sqrt(variance[j] + variance)

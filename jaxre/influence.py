@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -96,12 +96,10 @@ def influence(
     room = num_groups if traced or num_groups > PADDED else bucket(num_groups)  # few numbers of groups are compiled for
     moments = group_moments(values, codes, covariates, weights=weights, num_groups=room)
     about = deviations(values, codes, covariates, weights, moments.frame, room)
-    products = (about.weights[:, None] * about.rows)[:, :, None] * about.rows[:, None, :]
-    add = lambda column: jax.ops.segment_sum(column, about.codes, room)
-    cross, log_weights = add(products), None if weights is None else add(jnp.log(about.weights))
+    cross, log_weights = _sums(about, weights is not None)
     data, refits = (
         (about, cross, log_weights, moments.frame),
-        functools.partial(_refits, method) if traced else _program(method, is_small(room, cross.shape[-1] - 1)),
+        partial(_refits, method) if traced else _program(method, is_small(room, cross.shape[-1] - 1)),
     )
     asked = 1 + num_groups  # first all groups, with -1 left out
     if traced:
@@ -110,13 +108,27 @@ def influence(
         block = max(1, min(room, ENTRIES // (room * cross.shape[-1] ** 2)))
         parts = [refits(data, (start + jnp.arange(block)) % asked - 1) for start in range(0, asked, block)]
         every = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:asked], *parts)
+    return _influence(every, about, moments.frame)
+
+
+@partial(jax.jit, static_argnums=1)  # operation by operation it would take seconds to compile
+def _sums(about: Deviations, weighted: bool) -> tuple[Array, Array | None]:
+    """Of each group the cross products of its rows, and the logarithms of its weights."""
+    add = lambda column: jax.ops.segment_sum(column, about.codes, len(about.sizes))
+    products = (about.weights[:, None] * about.rows)[:, :, None] * about.rows[:, None, :]
+    return add(products), add(jnp.log(about.weights)) if weighted else None
+
+
+@jax.jit
+def _influence(every: tuple[Estimate, Array, Frame], about: Deviations, frame: Frame) -> Influence:
+    """From the refits without each of some groups, the first without none."""
     whole, of_whole, frame_of_whole = jax.tree.map(lambda leaf: leaf[0], every)
     found, coefficients, _ = jax.tree.map(lambda leaf: leaf[1:], every)
     change = of_whole - coefficients
     inner = jnp.linalg.solve(frame_of_whole.transform, change.T).T  # in the coordinates of gamma
     weighed = jnp.linalg.solve(whole.gamma_cov, inner.T).T
-    scale = moments.frame.scale * frame_of_whole.scale
-    beta_change = change @ _to_user(about, moments.frame).transform.T
+    scale = frame.scale * frame_of_whole.scale
+    beta_change = change @ _to_user(about, frame).transform.T
     return Influence(
         estimate=found,
         beta_change=beta_change,
@@ -170,10 +182,10 @@ class GroupRows:
         return jnp.sqrt(jnp.maximum(values, 0))[:, None] * vectors.T
 
 
-@functools.cache
+@cache
 def _program(method: str, small: bool) -> Any:
     """`_refits`, compiled."""
-    return quick_jit(functools.partial(_refits, method), platform(), options_of(small))
+    return quick_jit(partial(_refits, method), platform(), options_of(small))
 
 
 def _refits(

@@ -8,7 +8,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxre.components import Components
-from jaxre.deviations import deviations
+from jaxre.deviations import Deviations, deviations
 from jaxre.effects import gls, normal_equations
 from jaxre.estimate import Estimate
 from jaxre.moments import GroupMoments
@@ -93,6 +93,12 @@ def residuals(
             f"weights must be those of the moments, which have {'none' if weights is not None else 'some'}."
         )
     _same_sizes(about.sizes, moments.sizes)
+    return _of_rows(moments, ratio, jnp.asarray(components.within), about, jnp.asarray(values))
+
+
+@jax.jit  # operation by operation it would take seconds to compile
+def _of_rows(moments: GroupMoments, ratio: Array, within: Array, about: Deviations, y: Array) -> Residuals:
+    frame = moments.frame
     fit = gls(normal_equations(stratify(moments)), ratio)
     means, n, j, w = jnp.asarray(moments.means), jnp.asarray(moments.sizes), about.codes, about.weights
     rest = 1 / (1 + ratio * n)
@@ -106,7 +112,6 @@ def residuals(
     smoothed = w * ((ratio * rest)[j] + of_mean)
     spared = (1 + ratio * (n[j] - w)) * rest[j] / w - of_mean  # (1 - leverage) / weight
     spread = 1 / w + ratio - squares(fit.inverse, x)
-    within, y = jnp.asarray(components.within), jnp.asarray(values)
     found = Residuals(
         marginal=marginal,
         conditional=conditional,
