@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -97,6 +98,8 @@ def moments_of(rows: Rows, known: Array | None = None) -> GroupMoments:
     if correction is not None:
         deviations += correction
     drift = (deviations @ sizes) / n
+    if xp is jnp:
+        drift = jax.lax.stop_gradient(drift)  # it is what rounding leaves of 0, whatever the data
     deviations -= drift[:, None]
     centre = pilot + (rough_centre + drift)
     rounding = eps * xp.maximum(abs(low), abs(high)) * scale  # (p,) what the last digit of the input is worth

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any, Protocol
 
 import jax
@@ -211,7 +212,7 @@ class TracedRows:
         columns = [] if covariates is None else list(covariates.T)
         self.table = jnp.stack([*columns, values], axis=1)
         self.codes, self.groups = codes.astype(np.int32), groups  # 32 bits whatever JAX is set to
-        self.first = self.table[0]
+        self.first = jax.lax.stop_gradient(self.table[0])  # what is taken from all rows, and put back
         nan = jnp.where(jnp.isfinite(self.table).all(axis=0), 0, jnp.nan)  # XLA's min and max may pass over NaN
         self.extremes = self.table.min(axis=0) + nan, self.table.max(axis=0) + nan
         known = ((codes >= 0) & (codes < groups)).all()
@@ -247,16 +248,35 @@ class TracedRows:
     def residual_products(
         self, scale: jax.Array, anchors: jax.Array, rotation: jax.Array | None
     ) -> tuple[jax.Array, jax.Array]:
-        residuals = self._residuals(scale, anchors)
-        rotated = residuals if rotation is None else residuals @ rotation
-        total = self._by_group(rotated)
-        q = rotated.shape[1]
-        products = (rotated[:, :, None] * rotated[:, None, :]).reshape(len(rotated), q * q)
-        return total, self._by_group(products).sum(axis=1).reshape(q, q)  # by group first: less rounding
+        """The anchors are the group means up to rounding, so the sums are 0 whatever the data, and have no derivative.
+
+        With anchors that are fixed, the products about the means are those about the anchors less the squares of a gap
+        of 0: of these the derivatives, of all orders, need no sum over the rows of each group.
+        """
+        fixed = jax.lax.stop_gradient(anchors)
+        residuals, gap = self._residuals(scale, fixed), anchors - fixed
+        if rotation is not None:
+            residuals, gap = residuals @ rotation, rotation.T @ gap
+        q = residuals.shape[1]
+        products = (residuals[:, :, None] * residuals[:, None, :]).reshape(len(residuals), q * q)
+        weighted = products if self.weights is None else products * self.weights
+        total = _sum_by_group_first(weighted, self.codes, self.groups).reshape(q, q)
+        return jax.lax.stop_gradient(self._by_group(residuals)), total - (gap * self.sizes) @ gap.T
 
     def triangle(self, scale: jax.Array, anchors: jax.Array) -> jax.Array:
         residuals = self._residuals(scale, anchors)[:, :-1]
         return jnp.linalg.qr(residuals if self.weights is None else residuals * jnp.sqrt(self.weights), mode="r")
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _sum_by_group_first(rows: jax.Array, codes: Array, groups: int) -> jax.Array:
+    """The sum of all rows, with less rounding; its derivative is that of a sum."""
+    return sums_by_group(rows, codes, groups).sum(axis=0)
+
+
+@_sum_by_group_first.defjvp
+def _sum_by_group_first_jvp(groups: int, primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
+    return _sum_by_group_first(*primals, groups), tangents[0].sum(axis=0)
 
 
 class SingleRows:
@@ -266,7 +286,7 @@ class SingleRows:
 
     def __init__(self, table: jax.Array, weights: jax.Array, present: jax.Array) -> None:
         """(n, q) table, (n,) weights, and which rows there are; the others become groups of size 0."""
-        first = table[jnp.argmax(present)]
+        first = jax.lax.stop_gradient(table[jnp.argmax(present)])
         self.table, self.first = jnp.where(present[:, None], table, first), first
         weights = jnp.where(present, weights, 1)
         real = jnp.isfinite(self.table).all() & (jnp.isfinite(weights) & (weights > 0)).all()
