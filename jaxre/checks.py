@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from functools import partial
 
 import jax
@@ -79,7 +80,7 @@ def homogeneity_check(residuals: ArrayLike, groups: ArrayLike, num_groups: int) 
             f"residuals and groups must be one-dimensional and of one length, got {r.shape} and {j.shape}."
         )
     r = r if jnp.issubdtype(r.dtype, jnp.floating) else r.astype(jnp.result_type(float))
-    return _homogeneity(r, j, num_groups)
+    return _homogeneity(r, j, operator.index(num_groups))
 
 
 @partial(jax.jit, static_argnums=2)  # operation by operation it would take seconds to compile

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxre.by_group import sums_by_group
+from jaxre.by_group import places_of, sums_by_group
 
 MANY = 20_000  # rows from which on a pass is worth saving
 RUN = 2048  # rows whose products are added up before they join the others
@@ -212,6 +212,7 @@ class TracedRows:
         columns = [] if covariates is None else list(covariates.T)
         self.table = jnp.stack([*columns, values], axis=1)
         self.codes, self.groups = codes.astype(np.int32), groups  # 32 bits whatever JAX is set to
+        self.places = places_of(codes, groups) if isinstance(codes, np.ndarray) else None
         self.first = jax.lax.stop_gradient(self.table[0])  # what is taken from all rows, and put back
         nan = jnp.where(jnp.isfinite(self.table).all(axis=0), 0, jnp.nan)  # XLA's min and max may pass over NaN
         self.extremes = self.table.min(axis=0) + nan, self.table.max(axis=0) + nan
@@ -260,18 +261,18 @@ class TracedRows:
         q = residuals.shape[1]
         products = (residuals[:, :, None] * residuals[:, None, :]).reshape(len(residuals), q * q)
         weighted = products if self.weights is None else products * self.weights
-        total = _sum_by_group_first(weighted, self.codes, self.groups).reshape(q, q)
-        return jax.lax.stop_gradient(self._by_group(residuals)), total - (gap * self.sizes) @ gap.T
+        total = _sum_by_group_first(weighted, self.codes, self.places, self.groups).reshape(q, q)
+        return jax.lax.stop_gradient(self._by_group(residuals)), total - (gap * self.sizes.astype(gap.dtype)) @ gap.T
 
     def triangle(self, scale: jax.Array, anchors: jax.Array) -> jax.Array:
         residuals = self._residuals(scale, anchors)[:, :-1]
         return jnp.linalg.qr(residuals if self.weights is None else residuals * jnp.sqrt(self.weights), mode="r")
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(2,))
-def _sum_by_group_first(rows: jax.Array, codes: Array, groups: int) -> jax.Array:
+@partial(jax.custom_jvp, nondiff_argnums=(3,))
+def _sum_by_group_first(rows: jax.Array, codes: Array, places: Array | None, groups: int) -> jax.Array:
     """The sum of all rows, with less rounding; its derivative is that of a sum."""
-    return sums_by_group(rows, codes, groups).sum(axis=0)
+    return sums_by_group(rows, codes, groups, places).sum(axis=0)
 
 
 @_sum_by_group_first.defjvp

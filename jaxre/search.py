@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -88,7 +89,8 @@ def _search_alone(curve: Curve, optimizer: Optimizer | None) -> Search:
     look, start = _look(curve, optimizer)
     seen = look.settled | ~curve.valid
     basins = jax.lax.cond(seen, lambda: basin_of(look, start), lambda: find_basins(curve))
-    return _best_of(basins, curve, optimizer)
+    found = _best_of(basins, curve, optimizer)
+    return dataclasses.replace(found, converged=found.converged & curve.valid)
 
 
 def _best_of(basins: Basins, curve: Curve, optimizer: Optimizer | None) -> Search:

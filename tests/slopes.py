@@ -1,4 +1,4 @@
-"""Derivatives of a function along a direction, in every way and from one program."""
+"""Derivatives of a function along a direction, from one program: linearised, transposed and by differences."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,9 +14,9 @@ class Slopes(NamedTuple):
     value: np.ndarray
     """(m,) at the point."""
     forward: np.ndarray
-    """(m,) along the direction."""
+    """(m,) along the direction, by the linearised function."""
     reverse: np.ndarray
-    """(m,) the same from the Jacobian."""
+    """(m,) the same from the Jacobian, the linearised function transposed."""
     difference: np.ndarray
     """(m,) the same by central differences."""
     jacobian: Any

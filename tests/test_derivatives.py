@@ -99,6 +99,25 @@ def test_second_derivatives_are_differences_of_the_first():
     np.testing.assert_allclose(hessian / scale, np.swapaxes(hessian, 1, 2) / scale, atol=1e-12)  # symmetric
 
 
+def test_second_derivatives_in_values_covariates_and_weights():
+    """Of gradients through moments with covariates and weights; differences leave half the digits."""
+
+    def gradient(at):
+        def number(at):
+            y, x, w = at
+            estimate = jaxre.reml(jaxre.group_moments(y, GROUPS, x[:, None], num_groups=7, weights=w))
+            return estimate.log_likelihood + estimate.between
+
+        return jnp.concatenate(jax.grad(number)(at))
+
+    rng = np.random.default_rng(2)
+    at = Y, X[:, 0], rng.uniform(0.5, 2.0, size=len(Y))
+    found = slopes(gradient, at, tuple(rng.normal(size=len(Y)) for _ in range(3)))
+    scale = abs(found.difference).max()
+    np.testing.assert_allclose(found.forward, found.difference, rtol=0, atol=1e-7 * scale)
+    np.testing.assert_allclose(found.reverse, found.forward, rtol=0, atol=1e-11 * scale)
+
+
 def sums_of_squares(y):
     """within and between mean squares of four groups of three, and their gradients."""
     means = y.reshape(4, 3).mean(axis=1)[BALANCED]

@@ -99,6 +99,16 @@ def test_the_pure_pipeline(request):
     same(fitted(), expected)
 
 
+def test_traced_moments_of_concrete_groups_gather(request):
+    """Scattered additions are slow there, and come in no certain order."""
+    values, groups, x = sample(3, missing=False)
+    request.getfixturevalue("gpu")
+    with jax.enable_x64(True):
+        program = str(jax.make_jaxpr(lambda y: jaxre.group_moments(y, groups, x))(values[:, 0]))
+    assert "gather" in program
+    assert "scatter-add" not in program
+
+
 def test_rows_of_groups():
     codes = np.array([2, 0, 2, 2])
     np.testing.assert_array_equal(by_group.rows_of_groups(codes, 3), [[1, -1, -1], [-1, -1, -1], [0, 2, 3]])
