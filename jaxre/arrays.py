@@ -15,8 +15,9 @@ from jaxre.columns import numbers
 from jaxre.labels import encode
 from jaxre.moments import GroupMoments, moments_of
 from jaxre.observations import extremes
-from jaxre.rows import Array, HostRows, Rows, TracedRows
+from jaxre.rows import Array, HostRows, Rows
 from jaxre.settings import staging
+from jaxre.traced_rows import TracedRows
 
 
 def group_moments(

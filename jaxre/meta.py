@@ -17,9 +17,10 @@ from jaxre.moments import GroupMoments, moments_of
 from jaxre.optimum import anova_optimum
 from jaxre.profile import minus_2_log_likelihood, profile, solve
 from jaxre.records import record
-from jaxre.rows import Array, SingleRows
+from jaxre.rows import Array
 from jaxre.status import Status
 from jaxre.strata import stratify
+from jaxre.traced_rows import SingleRows
 
 METHODS = ("reml", "ml", "dl", "he", "pm")
 TESTS = ("normal", "knapp-hartung")

@@ -6,9 +6,10 @@ import jax
 import numpy as np
 
 from jaxre.curve import Curve, curve
+from jaxre.edges import VARIANCES
 from jaxre.effects import normal_equations
 from jaxre.fitted import Fit
-from jaxre.profile_interval import RATIOS, VARIANCES
+from jaxre.profile_interval import RATIOS
 from jaxre.settings import host_settings
 from jaxre.strata import stratify
 

@@ -9,7 +9,7 @@ import gzip
 import os
 import pathlib
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -309,20 +309,3 @@ def columns(path: str | os.PathLike[str], labels: Sequence[str], numeric: Sequen
                 parts.append(_numbers(connection, source, name, key, types[i]))
         arrays = connection.execute(f"SELECT {', '.join(parts)} FROM observed").fetchnumpy().values()
     return dict(zip(wanted, map(_unmasked, arrays), strict=True))
-
-
-def write(table: Mapping[str, np.ndarray], path: str) -> None:
-    """A table as Parquet or CSV, by the ending of its name; missing numbers are empty in CSV."""
-    import duckdb
-
-    with contextlib.closing(duckdb.connect(":memory:")) as connection:
-        connection.register("given", {f"k{i}": column for i, column in enumerate(table.values())})
-        quoted = ['"' + name.replace('"', '""') + '"' for name in table]
-        number = lambda i, column: f"nullif(k{i}, 'NaN'::DOUBLE)" if column.dtype.kind == "f" else f"k{i}"
-        fields = ", ".join(
-            f"{number(i, column)} AS {name}"
-            for i, (name, column) in enumerate(zip(quoted, table.values(), strict=True))
-        )
-        kind = "PARQUET" if path.lower().endswith(".parquet") else "CSV, HEADER"
-        target = path.replace("'", "''")
-        connection.execute(f"COPY (SELECT {fields} FROM given) TO '{target}' (FORMAT {kind})")

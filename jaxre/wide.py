@@ -240,4 +240,21 @@ def write(columns: Mapping[str, np.ndarray], path: str) -> None:
         <BLANKLINE>
     """
     with replacing(path) as name:
-        tables.write(columns, name)
+        _copy(columns, name)
+
+
+def _copy(table: Mapping[str, np.ndarray], path: str) -> None:
+    """The table in a file of that kind; missing numbers are empty in CSV."""
+    import duckdb
+
+    with contextlib.closing(duckdb.connect(":memory:")) as connection:
+        connection.register("given", {f"k{i}": column for i, column in enumerate(table.values())})
+        quoted = ['"' + name.replace('"', '""') + '"' for name in table]
+        number = lambda i, column: f"nullif(k{i}, 'NaN'::DOUBLE)" if column.dtype.kind == "f" else f"k{i}"
+        fields = ", ".join(
+            f"{number(i, column)} AS {name}"
+            for i, (name, column) in enumerate(zip(quoted, table.values(), strict=True))
+        )
+        kind = "PARQUET" if path.lower().endswith(".parquet") else "CSV, HEADER"
+        target = path.replace("'", "''")
+        connection.execute(f"COPY (SELECT {fields} FROM given) TO '{target}' (FORMAT {kind})")

@@ -17,9 +17,10 @@ from slopes import slopes
 import jaxre
 from jaxre import datasets
 from jaxre.curve import curve
+from jaxre.edges import families_of
 from jaxre.effects import normal_equations
 from jaxre.level_set import FINE, LevelSet, log_within_edges, quick_extremes, whole_extremes
-from jaxre.profile_interval import PARAMETERS, ProfileInterval, families_of, profile_interval, profile_intervals
+from jaxre.profile_interval import PARAMETERS, ProfileInterval, profile_interval, profile_intervals
 from jaxre.stacking import padded
 
 pytestmark = pytest.mark.usefixtures("x64")

@@ -12,7 +12,8 @@ from scripts import load
 import jaxre
 from jaxre.intercept import moments_of_outcome
 from jaxre.moments import moments_of
-from jaxre.rows import HostRows, TracedRows
+from jaxre.rows import HostRows
+from jaxre.traced_rows import TracedRows
 
 pytestmark = pytest.mark.usefixtures("x64")
 

@@ -113,6 +113,7 @@ def test_truth_as_text(tmp_path: pathlib.Path) -> None:
     frame.to_parquet(binary)
     for path in (plain, binary):
         np.testing.assert_array_equal(tables.read(path, "t", "g").outcome, [1, np.nan, 0, 1])
+        np.testing.assert_array_equal(tables.columns(path, ["g"], ["t"])["t"], [1, np.nan, 0, 1])  # of a wide file
         table = tables.read(path, "y", "g", ["t"])
         assert table.coefficients == ("tTRUE",)
         np.testing.assert_array_equal(table.covariates[[0, 2, 3], 0], [1, 0, 1])
