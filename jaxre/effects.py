@@ -185,7 +185,7 @@ def contract(table: Array, vector: Array | Sequence[Any], alone: bool = False) -
     """Product of the last axis with a short vector. Written out, since XLA fuses additions, but not reductions, which
     under vmap would be passes over the memory; not where the program is `alone`, which only takes longer to compile."""
     if alone:
-        return matmul(table, jnp.asarray(vector))
+        return matmul(table, vector)
     terms = [table[..., i] * entry for i, entry in enumerate(vector)]
     return sum(terms[1:], terms[0]) if terms else jnp.zeros(table.shape[:-1], table.dtype)
 

@@ -159,7 +159,6 @@ def expected_ranks(effects: GroupEffects) -> Array:
 
 @jax.jit
 def _expected_ranks(effect: Array, variance: Array, real: Array) -> Array:
-
     def one(j: Array) -> Array:
         gap, scale = effect[j] - effect, jnp.sqrt(variance[j] + variance)
         below = jnp.where(scale > 0, ndtr(gap / jnp.where(scale > 0, scale, 1)), 0.5)

@@ -22,7 +22,7 @@ LEAST, MOST, LEAST_AGAIN = 1.5, 4.0, 1.1  # strides of a first look, of 1 + larg
 TIMID = 0.95  # share of the stride that the bounds of F' at its near end promise
 FAR, MOST_LOOKS = 1e6, 40  # where a first look gives up: a batch waits for its last dataset
 REFINED = 4  # steps towards the root of F before the optimiser starts; one less from the chord of a short interval
-MANY = 100.0
+MANY = 100.0  # of a tally that no number of basins reaches
 
 
 @record

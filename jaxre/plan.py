@@ -28,7 +28,7 @@ from jaxre.search import KEPT_OPTIMA
 from jaxre.settings import platform
 
 AXIS = "datasets"
-FEW, FEW_NUMBERS = 256, 1 << 16  # datasets, and all their numbers: a hundred calls take what compiling less saves
+FEW, FEW_NUMBERS = 256, 1 << 16  # datasets, and all their numbers, that are done in less time than compiling takes
 FLOATS = {"double": jnp.float64, "single": jnp.float32}
 QUANTITIES = (
     *("status", "between", "within", "between_untruncated", "ratio", "icc", "beta", "beta_se", "beta_cov"),
