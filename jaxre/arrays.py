@@ -12,11 +12,12 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxre.columns import numbers
+from jaxre.eager import in_one_program
 from jaxre.labels import encode
 from jaxre.moments import GroupMoments, moments_of
 from jaxre.observations import extremes
 from jaxre.rows import Array, HostRows, Rows
-from jaxre.settings import staging
+from jaxre.settings import is_small, staging
 from jaxre.traced_rows import TracedRows
 
 
@@ -83,21 +84,27 @@ def group_moments(
     if w is not None and w.shape != y.shape:
         raise ValueError(f"values and weights must have one length, got {y.shape} and {w.shape}.")
     known = None if within is None else real_array(within, "within").astype(y.dtype)
-    if not _on_host(y, codes, x, w, known):
-        return moments_of(TracedRows(y, codes, x, count, w), known)
+    given = {"y": y, "codes": codes, "x": x, "w": w, "known": known}
+    if staging() or any(isinstance(one, jax.core.Tracer) for one in given.values()):
+        return _in_jax(count, **given)
+    small = is_small(len(y), 1 if x is None else x.shape[1] + 1)
+    in_jax = lambda: in_one_program(_in_jax, {"count": count}, given, small)
+    if not _on_host(y):
+        return in_jax()
     with np.errstate(all="ignore"):  # what overflows ends in a status
         rows = _rows_on_host(y, codes, x, count, w)
         if rows is not None:
             return moments_of(rows, None if known is None else np.asarray(known))
-    found: GroupMoments = jax.tree.map(np.asarray, moments_of(TracedRows(y, codes, x, count, w), known))
+    found: GroupMoments = jax.tree.map(np.asarray, in_jax())
     return found
 
 
-def _on_host(*given: Any) -> bool:
-    """Whether the rows, the first, are concrete, in double precision and on a CPU: NumPy has nothing to compile."""
-    if staging() or any(isinstance(one, jax.core.Tracer) for one in given):
-        return False
-    y: jax.Array = given[0]
+def _in_jax(count: int, y: Array, codes: Array, x: Array | None, w: Array | None, known: Array | None) -> GroupMoments:
+    return moments_of(TracedRows(y, codes, x, count, w), known)
+
+
+def _on_host(y: jax.Array) -> bool:
+    """Whether concrete rows are in double precision and on a CPU: NumPy has nothing to compile."""
     return y.dtype == np.float64 and y.is_fully_addressable and {one.platform for one in y.devices()} == {"cpu"}
 
 

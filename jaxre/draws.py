@@ -67,7 +67,7 @@ def draw(key: Array, moments: Moments, components: Components | Estimate, beta: 
         >>> moments = jaxre.group_moments([3.0, 5.0, 11.0, 9.0, 7.0, 6.0], [0, 0, 1, 1, 2, 2])
         >>> model = jaxre.Components(within=2.0, between=3.0)
         >>> keys = jax.random.split(jax.random.key(0), 50_000)
-        >>> fits = jax.vmap(lambda key: jaxre.anova(jaxre.draw(key, moments, model)))(keys)
+        >>> fits = jax.jit(jax.vmap(lambda key: jaxre.anova(jaxre.draw(key, moments, model))))(keys)
         >>> print(f"{fits.within.mean():.1f} {fits.between_untruncated.mean():.1f}")
         2.0 3.0
     """

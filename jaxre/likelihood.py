@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxre.components import Components
+from jaxre.eager import compiled_alone
 from jaxre.effects import gls, normal_equations
 from jaxre.moments import GroupMoments, Strata
 from jaxre.profile import degrees, derivatives, minus_2_log_likelihood, profile, profile_of
@@ -51,7 +52,7 @@ def log_likelihood(components: Components, moments: GroupMoments | Strata, beta:
         >>> print(f"{jaxre.log_likelihood(jaxre.Components(within=2.0, between=3.0), moments):.4f}")
         -9.6983
     """
-    return _log_likelihood(components, moments, beta, restricted=False)
+    return _log_likelihood(moments, components, beta, restricted=False)
 
 
 def restricted_log_likelihood(components: Components, moments: GroupMoments | Strata) -> Array:
@@ -77,11 +78,12 @@ def restricted_log_likelihood(components: Components, moments: GroupMoments | St
         >>> print(f"{jaxre.restricted_log_likelihood(jaxre.Components(within=2.0, between=3.0), moments):.4f}")
         -8.4328
     """
-    return _log_likelihood(components, moments, None, restricted=True)
+    return _log_likelihood(moments, components, None, restricted=True)
 
 
+@compiled_alone
 def _log_likelihood(
-    components: Components, moments: GroupMoments | Strata, beta: ArrayLike | None, restricted: bool
+    moments: GroupMoments | Strata, components: Components, beta: ArrayLike | None, restricted: bool
 ) -> Array:
     equations = normal_equations(as_strata(moments))
     frame, n = equations.strata.frame, degrees(equations.strata, restricted)
@@ -122,6 +124,13 @@ def log_variance_derivatives(
         >>> print(abs(at.gradient).max() < 1e-6)
         True
     """
+    return _log_variance_derivatives(moments, components, restricted)
+
+
+@compiled_alone
+def _log_variance_derivatives(
+    moments: GroupMoments | Strata, components: Components, restricted: bool
+) -> LogVarianceDerivatives:
     equations = normal_equations(as_strata(moments))
     n, frame = degrees(equations.strata, restricted), equations.strata.frame
     at = profile(equations, jnp.asarray(components.ratio), restricted)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -9,6 +11,7 @@ from jax.typing import ArrayLike
 from jaxre.arrays import real_array
 from jaxre.components import Components
 from jaxre.distributions import level_of, t_p_value, t_quantile
+from jaxre.eager import in_one_program
 from jaxre.effects import NormalEquations, normal_equations
 from jaxre.estimate import ml, reml
 from jaxre.exact import degrees_of_freedom, exact_interval, f_test, pivot_of, pivot_root
@@ -18,6 +21,7 @@ from jaxre.optimum import anova_optimum
 from jaxre.profile import minus_2_log_likelihood, profile, solve
 from jaxre.records import record
 from jaxre.rows import Array
+from jaxre.settings import is_small, staging
 from jaxre.status import Status
 from jaxre.strata import stratify
 from jaxre.traced_rows import SingleRows
@@ -137,8 +141,16 @@ def meta_analysis(
         raise ValueError(f"method must be one of {', '.join(map(repr, METHODS))}, got {method!r}.")
     if test not in TESTS:
         raise ValueError(f"test must be one of {', '.join(map(repr, TESTS))}, got {test!r}.")
-    level = level_of(level)
-    moments, within = study_moments(effects, variances, covariates)
+    level, (y, v, x) = level_of(level), _arrays(effects, variances, covariates)
+    words: dict[str, Any] = {"method": method, "test": test}
+    given: dict[str, Any] = {"y": y, "v": v, "x": x, "level": level}
+    if staging():
+        return _analysis(**words, **given)
+    return in_one_program(_analysis, words, given, is_small(len(y), 1 if x is None else x.shape[1] + 1))
+
+
+def _analysis(y: Array, v: Array, x: Array | None, level: Array, method: str, test: str) -> MetaAnalysis:
+    moments, within = _study_moments(y, v, x)
     strata = stratify(moments)
     equations, scale_2 = normal_equations(strata), strata.frame.scale * strata.frame.scale
     heterogeneity, interval = f_test(strata), exact_interval(strata, level)
@@ -226,16 +238,27 @@ def study_moments(
         >>> print(moments.sizes, within)
         [2. 4. 1.] 4.0
     """
+    y, v, x = _arrays(effects, variances, covariates)
+    return _study_moments(y, v, x) if staging() else in_one_program(_study_moments, {}, {"y": y, "v": v, "x": x}, True)
+
+
+def _arrays(
+    effects: ArrayLike, variances: ArrayLike, covariates: ArrayLike | None
+) -> tuple[jax.Array, jax.Array, jax.Array | None]:
     y, v = real_array(effects, "effects"), real_array(variances, "variances")
     v = v.astype(y.dtype)
     if y.ndim != 1 or y.shape[0] == 0 or v.shape != y.shape:
         raise ValueError(f"effects and variances must be one-dimensional of one length, got {y.shape} and {v.shape}.")
-    table = y[:, None]
-    if covariates is not None:
-        x = real_array(covariates, "covariates").astype(y.dtype)
-        if x.ndim != 2 or x.shape[0] != y.shape[0]:
-            raise ValueError(f"covariates must have shape ({y.shape[0]}, p - 1) like effects, got {x.shape}.")
-        table = jnp.concatenate([x, table], axis=1)
+    if covariates is None:
+        return y, v, None
+    x = real_array(covariates, "covariates").astype(y.dtype)
+    if x.ndim != 2 or x.shape[0] != y.shape[0]:
+        raise ValueError(f"covariates must have shape ({y.shape[0]}, p - 1) like effects, got {x.shape}.")
+    return y, v, x
+
+
+def _study_moments(y: Array, v: Array, x: Array | None) -> tuple[GroupMoments, Array]:
+    table = y[:, None] if x is None else jnp.concatenate([x, y[:, None]], axis=1)
     present = ~(jnp.isnan(table).any(axis=1) | jnp.isnan(v))
     unit = jax.lax.stop_gradient(jnp.where(present, v, -jnp.inf).max())
     within = jnp.where((unit > 0) & jnp.isfinite(unit), unit, jnp.nan)

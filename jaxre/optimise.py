@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from jaxre.components import Components
 from jaxre.curve import Curve
+from jaxre.eager import compiled_alone
 from jaxre.effects import normal_equations
 from jaxre.intervals import middle_ratio
 from jaxre.likelihood import log_likelihood, restricted_log_likelihood
@@ -208,6 +209,7 @@ class Path:
     """(steps + 1,) [nat], of the method, never falling."""
 
 
+@compiled_alone
 def alternating(moments: GroupMoments | Strata, start: Components, *, steps: int, restricted: bool = True) -> Path:
     """Alternating algorithm: fix the variances and solve for beta, fix beta and update the variances, repeat.
 

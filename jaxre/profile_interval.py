@@ -14,7 +14,7 @@ import numpy as np
 from jaxre.coefficients import place_of
 from jaxre.curve import curve
 from jaxre.distributions import chi2_quantile, level_of
-from jaxre.eager import bucketed, is_alone, is_little, program
+from jaxre.eager import bucketed, in_one_program, is_alone, is_little, program
 from jaxre.edges import VARIANCES, families_of
 from jaxre.effects import NormalEquations, normal_equations
 from jaxre.estimate import Estimate, ml, reml
@@ -31,6 +31,7 @@ from jaxre.profile import score
 from jaxre.records import record
 from jaxre.rescue import quick_or_whole
 from jaxre.rows import Array
+from jaxre.settings import staging
 from jaxre.status import Status
 from jaxre.strata import as_strata
 
@@ -149,7 +150,10 @@ def profile_intervals(
     peak = peak_of((reml if restricted else ml)(moments))
     if is_alone(moments, level_of(level)):
         return intervals_alone(moments, peak, names, level, restricted=restricted)
-    return intervals_at(as_strata(moments), peak, names, level, restricted=restricted)
+    given: dict[str, Any] = {"strata": as_strata(moments), "estimate": peak, "level": level}
+    if staging():
+        return intervals_at(**given, parameters=names, restricted=restricted)
+    return in_one_program(intervals_at, {"parameters": names, "restricted": restricted}, given, False)
 
 
 def intervals_alone(

@@ -143,6 +143,7 @@ def test_the_table_of_meta_analyses_shows_pymare_where_it_ran():
     assert "| jaxre, REML | 1,000,000 |" in alone
 
 
+@pytest.mark.slow
 def test_meta_analyses_run_as_one_at_a_time(tmp_path):
     """From draw to table: the batch's tau2 is that of single fits, up to the rounding of another program."""
     out = tmp_path / "meta.json"

@@ -23,6 +23,7 @@ def cells():
         ]
 
 
+@pytest.mark.slow
 def test_exact_methods_are_at_their_level(cells):
     """Within four Monte-Carlo errors, truncated ones where between is 0 at that of one tail."""
     assert CALIBRATION.wrong_exact(cells) == []
@@ -30,6 +31,7 @@ def test_exact_methods_are_at_their_level(cells):
     assert abs(truncated - 0.975) < 4 * np.sqrt(0.975 * 0.025 / DATASETS)
 
 
+@pytest.mark.slow
 def test_nothing_is_lost(cells):
     """Searches end, estimates are there."""
     for cell in cells:
@@ -38,6 +40,7 @@ def test_nothing_is_lost(cells):
             assert cell["found"][f"without an estimate, {method}"]["share"] == 0
 
 
+@pytest.mark.slow
 def test_approximate_methods_are_as_far_off_as_they_are_known_to_be(cells):
     """Kenward and Roger's t errs on the safe side at 0 and is near its level elsewhere; z is 4 to 6 % short of it."""
     t, z = (

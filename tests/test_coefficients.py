@@ -6,7 +6,8 @@ import dense
 import jax
 import numpy as np
 import pytest
-from reference import IDENTIFIED, table
+from reference import EVERYDAY, IDENTIFIED, table
+from slow import but_for
 
 import jaxre
 from jaxre import Components
@@ -31,7 +32,7 @@ def fitted(case_id):
     return bucketed(strata), fit
 
 
-@pytest.mark.parametrize("case", SMALL, ids=lambda case: case["id"])
+@pytest.mark.parametrize("case", but_for(SMALL, EVERYDAY), ids=lambda case: case["id"])
 def test_reference_cases(case):
     """Degrees of freedom and errors to 1e-12, as the estimates; p-values to 1e-11, since a relative error of t or df
     is multiplied by up to t^2 there. At between = 0 Satterthwaite's are those of the expected information instead."""

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from nearly import approx
 from reference import table
+from slow import but_for
 
 import jaxre
 from jaxre.deviations import deviations
@@ -65,9 +66,10 @@ def check(y, groups, covariates, method="reml", tolerance=TOLERANCE):
 @pytest.mark.parametrize(
     ("sizes", "p", "method"),
     [
-        *(("unequal", p, method) for p in (1, 3) for method in METHODS),
-        *(("three groups", p, "reml") for p in (1, 3)),
-        *((sizes, 1, method) for sizes in ("one giant", "balanced") for method in METHODS),
+        *but_for((("unequal", p, method) for p in (1, 3) for method in METHODS), [("unequal", 3, "reml")]),
+        *but_for((("three groups", p, "reml") for p in (1, 3)), [("three groups", 1, "reml")]),
+        *but_for((("one giant", 1, method) for method in METHODS), [("one giant", 1, "ml")]),
+        *but_for((("balanced", 1, method) for method in METHODS), [("balanced", 1, "anova")]),
     ],
 )
 def test_every_deletion_is_the_fit_without_the_group(sizes, p, method):

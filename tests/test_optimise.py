@@ -105,7 +105,9 @@ def test_newton_needs_the_hessian():
         pytest.param(None, 1, 10, id="default"),
         pytest.param(optax.lbfgs(), 1, 1000, id="L-BFGS"),
         pytest.param(optax.adam(0.1), 1, 1000, id="Adam"),
-        pytest.param(optax.chain(jaxre.newton(), optax.scale(0.5)), 2, 100, id="half of Newton"),
+        pytest.param(
+            optax.chain(jaxre.newton(), optax.scale(0.5)), 2, 100, id="half of Newton", marks=pytest.mark.slow
+        ),
         # it does not move, so that after 1,000 steps the alternating ones take over and end on the score
         pytest.param(optax.sgd(1e-12), 1001, 2000, id="hopeless"),
     ],

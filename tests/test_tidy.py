@@ -4,10 +4,11 @@ import narwhals
 import numpy as np
 import pytest
 from designs import SIZES, simulate
+from slow import slow
 
 import jaxre
 
-METHODS = ("reml", "ml", "anova")
+METHODS = ("reml", slow("ml"), "anova")
 
 
 def a_fit(method="reml", p=2):

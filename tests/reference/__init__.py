@@ -15,6 +15,9 @@ _LINES = (FOLDER / "cases.jsonl").read_text().splitlines()
 CASES: tuple[dict[str, Any], ...] = tuple(sorted(map(json.loads, _LINES), key=lambda case: len(case["coefficients"])))
 IDENTIFIED = tuple(case for case in CASES if "not_identified" not in case)
 NOT_IDENTIFIED = tuple(case for case in CASES if "not_identified" in case)
+# of few coefficients and groups, which share a few programs: what is computed beyond the estimates is tested on these
+# every day, on all cases in the whole run
+EVERYDAY = tuple(case for case in CASES if len(case["coefficients"]) in (1, 3) and case["groups"] <= 20)
 NIST = tuple(case for case in CASES if case["kind"] == "nist")
 
 

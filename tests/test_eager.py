@@ -1,0 +1,99 @@
+"""Pure functions outside of jit, alone and under its transformations: the numbers that they have inside, from programs
+that are there to be used again."""
+
+import contextlib
+
+import designs
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from slow import but_for
+
+import jaxre
+
+SIZES = [3, 1, 4, 2]
+GROUPS = designs.labels(SIZES)
+OUTCOMES = np.stack([designs.simulate(seed, SIZES, 2.0)[0] for seed in range(3)])
+AT = jaxre.Components(within=1.0, between=2.0)
+VARIANCES = np.linspace(0.5, 2.0, len(GROUPS))
+
+
+@contextlib.contextmanager
+def programs():
+    """A list that fills with a name for each program that is lowered."""
+    made = []
+    listen = lambda event, *_, **__: made.append(event) if "jaxpr_to_mlir" in event else None
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield made
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.fixture
+def batch(x64):
+    return jaxre.stack([jaxre.stratify(designs.moments(y, GROUPS)) for y in OUTCOMES])
+
+
+FUNCTIONS = {
+    "reml": jaxre.reml,
+    "exact_interval": jaxre.exact_interval,
+    "log_likelihood": lambda strata: jaxre.log_likelihood(AT, strata, [3.0]),
+    "log_variance_derivatives": lambda strata: jaxre.log_variance_derivatives(AT, strata, restricted=True),
+    "alternating": lambda strata: jaxre.alternating(strata, AT, steps=np.int64(5), restricted=False),
+    "profile_interval": lambda strata: jaxre.profile_interval(strata, "icc"),
+}
+
+
+@pytest.mark.parametrize("name", but_for(FUNCTIONS, ("reml", "log_likelihood", "alternating")))
+def test_under_vmap_as_inside_jit(batch, name):
+    """The last bits are those of another program; a second call finds all of it made."""
+    mapped = jax.vmap(FUNCTIONS[name])
+    found, expected = mapped(batch), jax.jit(mapped)(batch)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11), found, expected)
+    with programs() as made:
+        mapped(batch)
+    assert made == []
+
+
+def test_derivatives_as_inside_jit(x64):
+    """Of estimates in the values of known groups, whose sizes stay known."""
+    icc = lambda y: jaxre.reml(jaxre.group_moments(y, GROUPS)).icc
+    slope = jax.grad(icc)
+    found = slope(OUTCOMES[0])
+    np.testing.assert_allclose(found, jax.jit(slope)(OUTCOMES[0]), rtol=1e-9)
+    forward = jax.jvp(icc, (OUTCOMES[0],), (np.ones_like(OUTCOMES[0]),))[1]
+    assert abs(forward) < 1e-12 * abs(found).sum()  # nothing depends on the mean
+    with programs() as made:
+        slope(OUTCOMES[1])
+    assert made == []
+    # what was linearised outside of jit may be called within
+    back = jax.vjp(icc, OUTCOMES[0])[1]
+    np.testing.assert_allclose(jax.jit(back)(1.0)[0], found, rtol=1e-12)
+
+
+def test_moments_in_single_precision_are_one_program():
+    """Which is used again for other numbers of the same shape; 1e-5 is the rounding of a dozen terms."""
+    x = designs.simulate(0, SIZES, p=3)[2]
+    single = jaxre.group_moments(OUTCOMES[0], GROUPS, x)
+    assert single.means.dtype == np.float32
+    with jax.enable_x64(True):
+        double = jaxre.group_moments(OUTCOMES[0], GROUPS, x)
+        expected = jaxre.restricted_log_likelihood(AT, double)
+    assert jaxre.restricted_log_likelihood(AT, single) == pytest.approx(float(expected), rel=1e-5)
+    with programs() as made:
+        jaxre.group_moments(OUTCOMES[1], GROUPS, x)
+    assert made == []
+
+
+def test_a_meta_analysis_is_one_program(x64):
+    effects = OUTCOMES[0].tolist()
+    one = jaxre.meta_analysis(effects, VARIANCES, method="pm", level=0.9)
+    inside = jax.jit(lambda y: jaxre.meta_analysis(y, VARIANCES, method="pm", level=0.9))(OUTCOMES[0])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11), one, inside)
+    tau2 = lambda y: jaxre.meta_analysis(y, VARIANCES, method="pm").tau2
+    slope = jax.grad(tau2)(jnp.asarray(OUTCOMES[0]))
+    np.testing.assert_allclose(slope, jax.jit(jax.grad(tau2))(OUTCOMES[0]), rtol=1e-9)
+    with programs() as made:
+        jaxre.meta_analysis(OUTCOMES[1], VARIANCES, method="pm", level=0.8)
+        jax.grad(tau2)(jnp.asarray(OUTCOMES[1]))
+    assert made == []
