@@ -12,10 +12,11 @@ _RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(tempfile.gettempdir(), f"jaxre-tests-{_RUN}"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
-if tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 12):  # which has the first no more
-    # most of the time of the tests is compilation, and most programs run once
-    quick = "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0"
-    os.environ.setdefault("XLA_FLAGS", f"{quick} --xla_cpu_parallel_codegen_split_count=1")
+# most of the time of the tests is compilation, and most programs run once
+_QUICK = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
+if tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 12):  # the last to know it
+    _QUICK += " --xla_cpu_use_fusion_emitters=false"
+os.environ.setdefault("XLA_FLAGS", _QUICK)
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402

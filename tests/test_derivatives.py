@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from slopes import slopes
+from slow import slow
 
 import jaxre
 from jaxre import Status
@@ -187,7 +188,7 @@ def test_a_failed_member_of_a_batch_leaves_derivatives_of_the_others(bad):
     np.testing.assert_allclose(forward(0.0, both), expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("df", ["kenward-roger", "satterthwaite"])
+@pytest.mark.parametrize("df", ["kenward-roger", slow("satterthwaite")])
 def test_tests_of_coefficients_have_derivatives(df):
     def numbers(y):
         moments = jaxre.group_moments(y, GROUPS, X)

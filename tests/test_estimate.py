@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from slow import slow
 
 import jaxre
 from jaxre import Status
@@ -48,7 +49,7 @@ def entry(estimates, i):
     return jax.tree.map(lambda leaf: leaf[i], estimates)
 
 
-@pytest.mark.parametrize(("method", "covaried"), [("anova", False), ("ml", False), ("reml", False), ("reml", True)])
+@pytest.mark.parametrize(("method", "covaried"), [("anova", False), ("ml", False), slow("reml", False), ("reml", True)])
 def test_a_batch_is_a_loop_and_a_bad_dataset_spoils_no_other(method, covaried):
     one = compiled(method, covaried)
     batch = jax.jit(jax.vmap(concrete_design(method, X if covaried else None)))(BATCH)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from slow import slow
 
 import jaxre
 from jaxre import Status, batches
@@ -558,7 +559,7 @@ def test_blocks_narrower_than_a_lane_give_the_same(missing, monkeypatch):
     np.testing.assert_allclose(found.between, expected.between, rtol=0, atol=1e-12 * np.nanmax(expected.within))
 
 
-@pytest.mark.parametrize("p", [1, 2])
+@pytest.mark.parametrize("p", [1, slow(2)])
 def test_few_complete_datasets_among_many_incomplete_ones_keep_their_bits(p):
     values, groups, x = sample([3, 1, 4, 6, 2], p)
     rng = np.random.default_rng(8)

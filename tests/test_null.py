@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from reference import IDENTIFIED, table
+from reference import EVERYDAY, IDENTIFIED, table
 from scipy.special import chdtrc, fdtr, fdtrc
 
 import jaxre
@@ -194,7 +194,7 @@ def test_statistics_of_the_reference_cases(case):
 
 
 SIMULATED = [
-    pytest.param(case, name, id=f"{case['id']}-{name}")
+    pytest.param(case, name, id=f"{case['id']}-{name}", marks=[pytest.mark.slow] * (case not in EVERYDAY))
     for case in IDENTIFIED
     for name in ("rlrt", "lrt")
     if name in case and case[name]["statistic"] > 0 and 0 < case[name].get("p_simulated_1e5", 0) < 1

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from slow import slow
 
 import jaxre
 from jaxre import batches, by_group, forms, settings
@@ -55,7 +56,7 @@ def same(found, expected):
         assert np.nanmax(gap) < 1e-12
 
 
-@pytest.mark.parametrize(("method", "p", "missing"), [("reml", 1, True), ("ml", 3, False)])
+@pytest.mark.parametrize(("method", "p", "missing"), [("reml", 1, True), slow("ml", 3, False)])
 def test_a_matrix(method, p, missing, request):
     values, groups, x = sample(p, missing)
     expected = jaxre.fit_many(values, groups, x, method=method)
@@ -63,7 +64,7 @@ def test_a_matrix(method, p, missing, request):
     same(jaxre.fit_many(values, groups, x, method=method), expected)
 
 
-@pytest.mark.parametrize(("dtype", "missing"), [("float64", True), ("float32", False)])
+@pytest.mark.parametrize(("dtype", "missing"), [("float64", True), slow("float32", False)])
 def test_an_array_that_is_on_the_device(dtype, missing, request):
     values, groups, _ = sample(1, missing)
     values = values.astype(dtype)

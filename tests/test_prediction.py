@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from nearly import approx, same_in_a_batch
+from slow import slow
 
 import jaxre
 from jaxre import Components
@@ -76,7 +77,7 @@ def test_against_dense_algebra(sizes, p):
         np.testing.assert_allclose(high, found.value + half, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("method", ["reml", "ml", "anova"])
+@pytest.mark.parametrize("method", ["reml", slow("ml"), slow("anova")])
 def test_a_known_group_at_its_own_average_is_its_mean(method):
     """Two ways to one number: differences of numbers near 10 are good to 1e-14."""
     y, groups, covariates = designs.simulate(52, designs.SIZES["unequal"], p=3)

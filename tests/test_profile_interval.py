@@ -160,7 +160,7 @@ SMALL = {name: designs.SIZES[name] for name in ("one giant", "three groups", "un
 
 
 @pytest.mark.parametrize("name", but_for(SMALL, ("one giant", "unequal")))
-@pytest.mark.parametrize("restricted", [False, True])
+@pytest.mark.parametrize("restricted", [False, slow(True)])
 @pytest.mark.parametrize(("ratio", "level"), [(0.0, 0.95), (0.5, 0.99), (30.0, 0.9)])
 def test_twin(name, restricted, ratio, level):
     y, groups, _ = designs.simulate(len(name), SMALL[name], ratio)

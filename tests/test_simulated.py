@@ -57,10 +57,10 @@ def test_every_form_draws_what_one_fit_draws():
 
 def test_with_covariates():
     """The null distribution is that of one fit; the bootstrap has its own draws, of the same distribution."""
-    values, groups, x = outcomes(), designs.labels(SIZES), designs.simulate(0, SIZES, p=2)[2]
+    values, groups, x = outcomes()[:, [1, 3]], designs.labels(SIZES), designs.simulate(0, SIZES, p=2)[2]
     names = (*DRAWN, "between_bootstrap_high", "beta_bootstrap_low")
     fits = jaxre.fit_many(1e5 * values + 1e9, groups, x, quantities=names, level=0.5, **WORDS)
-    for i in (1, 2, 3):
+    for i in (0, 1):
         fit = jaxre.fit(1e5 * values[:, i] + 1e9, groups, x)
         expected = fit.likelihood_ratio_test(7, draws=3000).p_value  # a mean of zeros and ones, rounded
         np.testing.assert_allclose(fits.inference["lr_p_value"][i], expected, rtol=1e-14)
