@@ -85,11 +85,12 @@ def group_moments(
         raise ValueError(f"values and weights must have one length, got {y.shape} and {w.shape}.")
     known = None if within is None else real_array(within, "within").astype(y.dtype)
     given = {"y": y, "codes": codes, "x": x, "w": w, "known": known}
-    if staging() or any(isinstance(one, jax.core.Tracer) for one in given.values()):
+    traced = staging() or any(isinstance(one, jax.core.Tracer) for one in given.values())
+    if traced or not _on_a_cpu(y):  # elsewhere what is known of the groups saves scattered additions
         return _in_jax(count, **given)
     small = is_small(len(y), 1 if x is None else x.shape[1] + 1)
     in_jax = lambda: in_one_program(_in_jax, {"count": count}, given, small)
-    if not _on_host(y):
+    if y.dtype != np.float64:
         return in_jax()
     with np.errstate(all="ignore"):  # what overflows ends in a status
         rows = _rows_on_host(y, codes, x, count, w)
@@ -103,9 +104,8 @@ def _in_jax(count: int, y: Array, codes: Array, x: Array | None, w: Array | None
     return moments_of(TracedRows(y, codes, x, count, w), known)
 
 
-def _on_host(y: jax.Array) -> bool:
-    """Whether concrete rows are in double precision and on a CPU: NumPy has nothing to compile."""
-    return y.dtype == np.float64 and y.is_fully_addressable and {one.platform for one in y.devices()} == {"cpu"}
+def _on_a_cpu(y: jax.Array) -> bool:
+    return y.is_fully_addressable and {one.platform for one in y.devices()} == {"cpu"}
 
 
 def _rows_on_host(y: Array, codes: Array, x: Array | None, count: int, w: Array | None) -> Rows | None:

@@ -52,7 +52,7 @@ def log_likelihood(components: Components, moments: GroupMoments | Strata, beta:
         >>> print(f"{jaxre.log_likelihood(jaxre.Components(within=2.0, between=3.0), moments):.4f}")
         -9.6983
     """
-    return _log_likelihood(moments, components, beta, restricted=False)
+    return _log_likelihood(moments, components, None if beta is None else jnp.asarray(beta), restricted=False)
 
 
 def restricted_log_likelihood(components: Components, moments: GroupMoments | Strata) -> Array:
@@ -83,7 +83,7 @@ def restricted_log_likelihood(components: Components, moments: GroupMoments | St
 
 @compiled_alone
 def _log_likelihood(
-    moments: GroupMoments | Strata, components: Components, beta: ArrayLike | None, restricted: bool
+    moments: GroupMoments | Strata, components: Components, beta: Array | None, restricted: bool
 ) -> Array:
     equations = normal_equations(as_strata(moments))
     frame, n = equations.strata.frame, degrees(equations.strata, restricted)
@@ -92,7 +92,7 @@ def _log_likelihood(
     within = components.within * frame.scale * frame.scale
     minus_2 = minus_2_log_likelihood(at, n, within, frame, restricted)
     if beta is not None:
-        gap = jnp.linalg.solve(frame.transform, jnp.asarray(beta) - frame.origin) - fit.gamma
+        gap = jnp.linalg.solve(frame.transform, beta - frame.origin) - fit.gamma
         minus_2 = minus_2 + gap @ fit.normal @ gap / within
     return -minus_2 / 2
 

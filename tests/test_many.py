@@ -70,7 +70,7 @@ def assert_same(fits, i, single):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize(("design", "p"), [("one giant", 1), ("unequal", 3), ("balanced", 1)])
+@pytest.mark.parametrize(("design", "p"), [slow("one giant", 1), ("unequal", 3), ("balanced", 1)])
 def test_a_matrix_is_a_loop(design, p, method):
     values, groups, x = sample(designs.SIZES[design], p)
     fits = jaxre.fit_many(values, groups, x, method=method)

@@ -44,6 +44,7 @@ def test_a_matrix(method, p):
     assert all(np.isnan(table[4]).all() for table in fits.inference.values())
 
 
+@pytest.mark.slow
 def test_without_the_effects_themselves_and_with_other_inference():
     values = outcomes()
     fits = jaxre.fit_many(values, GROUPS, quantities=("group_mean_low", "f_p_value", "lr_p_value"), draws=1000)

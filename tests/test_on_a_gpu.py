@@ -76,6 +76,7 @@ def test_an_array_that_is_on_the_device(dtype, missing, request):
     same(jaxre.fit_many(there, groups, chunk=100), expected)
 
 
+@pytest.mark.slow
 def test_inference_of_an_array_in_single_precision_is_in_double(request):
     values, groups, _ = sample(1, missing=False)
     values = values[:, 20:80].astype("float32")
@@ -88,7 +89,7 @@ def test_inference_of_an_array_in_single_precision_is_in_double(request):
 
 
 def test_the_pure_pipeline(request):
-    values, groups, x = sample(3, missing=False)
+    values, groups, x = sample(2, missing=False)
 
     def fitted():
         with jax.enable_x64(True):

@@ -91,6 +91,7 @@ def test_a_known_group_at_its_own_average_is_its_mean(method):
     np.testing.assert_allclose(found.mean_low, of_groups.mean_low, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_coverage_of_new_and_known_groups():
     """2,000 datasets of sizes 5, 2, 7, 5, 7, 9 and ratio 1/2, REML: observations of known and of a new group within
     4 Monte-Carlo errors and 0.01 of the nominal 95 %, means from 0.93 to 0.98."""

@@ -193,6 +193,7 @@ def test_log_within_edges(r):
     assert log_within_edges(jnp.array(r)) == pytest.approx([float(root) for root in roots], abs=2e-15, rel=1e-15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_a_close_look_agrees_with_a_quick_one(seed):
     """Where both settle the matter: the same ends of S and the same extremes, whose place is known to a square root."""

@@ -262,6 +262,7 @@ def test_prediction_of_an_observation_with_a_weight():
         fit.predict([0, 3], x[:2], weights=[1, 0])
 
 
+@pytest.mark.slow
 def test_equal_weights_leave_inference_alone():
     """Tests, intervals and checks do not depend on the unit of within."""
     y, groups, x, _ = data(2, seed=3, ratio=9.0)
