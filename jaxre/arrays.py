@@ -18,7 +18,7 @@ from jaxre.moments import GroupMoments, moments_of
 from jaxre.observations import extremes
 from jaxre.rows import Array, HostRows, Rows
 from jaxre.settings import is_small, staging
-from jaxre.traced_rows import TracedRows
+from jaxre.traced_rows import TracedRows, sizes_of
 
 
 def group_moments(
@@ -88,20 +88,33 @@ def group_moments(
     traced = staging() or any(isinstance(one, jax.core.Tracer) for one in given.values())
     if traced or not _on_a_cpu(y):  # elsewhere what is known of the groups saves scattered additions
         return _in_jax(count, **given)
-    small = is_small(len(y), 1 if x is None else x.shape[1] + 1)
-    in_jax = lambda: in_one_program(_in_jax, {"count": count}, given, small)
     if y.dtype != np.float64:
-        return in_jax()
+        return _in_a_program(count, **given)
     with np.errstate(all="ignore"):  # what overflows ends in a status
         rows = _rows_on_host(y, codes, x, count, w)
         if rows is not None:
             return moments_of(rows, None if known is None else np.asarray(known))
-    found: GroupMoments = jax.tree.map(np.asarray, in_jax())
+    found: GroupMoments = jax.tree.map(np.asarray, _in_a_program(count, **given))
     return found
 
 
-def _in_jax(count: int, y: Array, codes: Array, x: Array | None, w: Array | None, known: Array | None) -> GroupMoments:
-    return moments_of(TracedRows(y, codes, x, count, w), known)
+def _in_jax(
+    count: int,
+    y: Array,
+    codes: Array,
+    x: Array | None,
+    w: Array | None,
+    known: Array | None,
+    sizes: Array | None = None,
+) -> GroupMoments:
+    return moments_of(TracedRows(y, codes, x, count, w, sizes), known)
+
+
+def _in_a_program(count: int, y: Array, codes: np.ndarray, x: Array | None, **others: Any) -> GroupMoments:
+    """The same compiled as a whole, of labels that are known: numbers of any size and any type are counted here."""
+    codes = np.where((codes >= 0) & (codes < count), codes, -1).astype(np.int32)
+    given = {"y": y, "codes": codes, "x": x, "sizes": sizes_of(codes, count).astype(float), **others}
+    return in_one_program(_in_jax, {"count": count}, given, is_small(len(y), 1 if x is None else x.shape[1] + 1))
 
 
 def _on_a_cpu(y: jax.Array) -> bool:

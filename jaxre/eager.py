@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxre.moments import GroupMoments, Strata
@@ -16,7 +17,7 @@ from jaxre.stacking import padded
 from jaxre.strata import as_strata
 
 BUCKETS = tuple(4**i for i in range(20))  # strata and groups are padded to these, so that new data seldom compile anew
-WORDS = (str, bool, int, float, type(None), np.bool_, np.integer)
+WORDS = (str, bool, int, float, type(None))
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -54,13 +55,14 @@ def _compiled_alone(function: F, ready: Callable[[Any], Any], transformed: Calla
 
     @functools.wraps(function)
     def call(*arguments: Any, **named: Any) -> Any:
-        bound = signature.bind(*arguments, **named).arguments
+        bound = {name: _as_word(value) for name, value in signature.bind(*arguments, **named).arguments.items()}
         moments = bound.get(first)
-        alone = is_alone(moments, bound)
-        if staging() or not (alone or _is_traced((moments, bound))):
-            return function(*arguments, **named)
         words = {name: value for name, value in bound.items() if _is_word(value)}
         others = {name: value for name, value in bound.items() if name not in words}
+        alone = is_alone(moments, others)
+        possible = isinstance(moments, GroupMoments | Strata) and (alone or _is_traced(others)) and not staging()
+        if not possible or not all(map(_is_array, jax.tree.leaves(others))):
+            return function(*arguments, **named)
         others[first] = (ready if alone else transformed)(moments)
         return in_one_program(function, words, others, is_little(others[first]))
 
@@ -82,25 +84,50 @@ def is_little(moments: GroupMoments | Strata) -> bool:
     return isinstance(moments, Strata) and is_small(len(moments.sizes), moments.means.shape[-1] - 1)
 
 
+def _as_word(value: Any) -> Any:
+    """One concrete number that came as an array as the number that it is."""
+    if not isinstance(value, np.generic | np.ndarray | jax.Array) or isinstance(value, jax.core.Tracer):
+        return value
+    plain = value.ndim == 0 and (value.dtype == bool or jnp.issubdtype(value.dtype, jnp.number))
+    return value.item() if plain else value
+
+
 def _is_word(value: Any) -> bool:
     if isinstance(value, tuple):
         return all(map(_is_word, value))
-    return isinstance(value, WORDS) or callable(value)
+    return isinstance(value, WORDS) or (callable(value) and isinstance(value, Hashable))
+
+
+def _is_array(leaf: Any) -> bool:
+    return (
+        isinstance(leaf, bool | int | float | jax.Array) or getattr(getattr(leaf, "dtype", None), "kind", "O") in "biuf"
+    )
+
+
+def _typed(word: Any) -> Any:
+    """The types in a word: 1 and 1.0 and True are equal, and mean different programs."""
+    return tuple(map(_typed, word)) if isinstance(word, tuple) else type(word)
 
 
 def in_one_program(function: Callable[..., Any], words: dict[str, Any], others: dict[str, Any], small: bool) -> Any:
     """function(**words, **others) outside of jit, the others arrays: compiled quickly where they give little to do."""
-    of = _transformed if _is_traced(others) else functools.partial(program, small=small)
-    return of(function, tuple(sorted(words.items())))(others)
+    names, values = tuple(sorted(words)), tuple(words[name] for name in sorted(words))
+    if _is_traced(others):
+        return _transformed(function, names, values, _typed(values))(others)
+    return program(function, names, values, _typed(values), small)(others)
 
 
 @functools.lru_cache(maxsize=256)
-def program(function: Callable[..., Any], words: tuple[tuple[str, Any], ...], small: bool) -> Any:
+def program(function: Callable[..., Any], names: Any, values: Any, types: Any, small: bool) -> Any:
     """From {name: array} to what the function makes of it and of the words, compiled by `options_of`."""
-    return quick_jit(lambda others: function(**others, **dict(words)), platform(), options_of(small))
+    del types  # which tell equal values apart
+    words = dict(zip(names, values, strict=True))
+    return quick_jit(lambda others: function(**others, **words), platform(), options_of(small))
 
 
 @functools.lru_cache(maxsize=256)
-def _transformed(function: Callable[..., Any], words: tuple[tuple[str, Any], ...]) -> Any:
+def _transformed(function: Callable[..., Any], names: Any, values: Any, types: Any) -> Any:
     """The same for a function under vmap or grad outside of jit, which sees a program in place of operations."""
-    return jax.jit(lambda others: function(**others, **dict(words)))
+    del types
+    words = dict(zip(names, values, strict=True))
+    return jax.jit(lambda others: function(**others, **words))

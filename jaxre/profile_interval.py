@@ -14,7 +14,7 @@ import numpy as np
 from jaxre.coefficients import place_of
 from jaxre.curve import curve
 from jaxre.distributions import chi2_quantile, level_of
-from jaxre.eager import bucketed, in_one_program, is_alone, is_little, program
+from jaxre.eager import bucketed, in_one_program, is_alone, is_little
 from jaxre.edges import VARIANCES, families_of
 from jaxre.effects import NormalEquations, normal_equations
 from jaxre.estimate import Estimate, ml, reml
@@ -170,8 +170,7 @@ def intervals_alone(
     others = {"strata": strata, "estimate": peak, "level": np.asarray(level)}
     for search in searches:
         words = {"parameters": parameters, "restricted": restricted, "search": search}
-        run = program(intervals_at, tuple(sorted(words.items())), is_little(strata))
-        found: tuple[ProfileInterval, ...] = run(others)
+        found: tuple[ProfileInterval, ...] = in_one_program(intervals_at, words, others, is_little(strata))
         if all(interval.settled for interval in found):
             break
     return found

@@ -25,7 +25,9 @@ class TracedRows:
         covariates: jax.Array | None,
         groups: int,
         weights: Array | None = None,
+        sizes: Array | None = None,
     ) -> None:
+        """sizes: rows of each group, where the labels were known before they became an argument of a program."""
         columns = [] if covariates is None else list(covariates.T)
         self.table = jnp.stack([*columns, values], axis=1)
         self.codes, self.groups = codes.astype(np.int32), groups  # 32 bits whatever JAX is set to
@@ -44,9 +46,10 @@ class TracedRows:
             self.sizes = jnp.where(known, jax.ops.segment_sum(weights, self.codes, groups), jnp.nan)
             self.count = jnp.asarray(codes.size, self.table.dtype)
             return
-        if isinstance(codes, np.ndarray):  # concrete labels keep concrete sizes: groups of one size can be merged
-            taken = np.bincount(codes[(codes >= 0) & (codes < groups)], minlength=groups)
-            self.sizes = taken / (1.0 if known else np.nan)
+        if sizes is not None:
+            self.sizes = jnp.where(known, sizes, jnp.nan)
+        elif isinstance(codes, np.ndarray):  # concrete labels keep concrete sizes: groups of one size can be merged
+            self.sizes = sizes_of(codes, groups) / (1.0 if known else np.nan)
         else:
             ones = jnp.ones(codes.shape, self.table.dtype)
             self.sizes = jnp.where(known, jax.ops.segment_sum(ones, codes, groups), jnp.nan)
@@ -85,6 +88,11 @@ class TracedRows:
     def triangle(self, scale: jax.Array, anchors: jax.Array) -> jax.Array:
         residuals = self._residuals(scale, anchors)[:, :-1]
         return jnp.linalg.qr(residuals if self.weights is None else residuals * jnp.sqrt(self.weights), mode="r")
+
+
+def sizes_of(codes: np.ndarray, groups: int) -> np.ndarray:
+    """(groups,) numbers of rows, those with other labels left out."""
+    return np.bincount(codes[(codes >= 0) & (codes < groups)], minlength=groups)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(3,))

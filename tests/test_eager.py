@@ -97,3 +97,43 @@ def test_a_meta_analysis_is_one_program(x64):
         jaxre.meta_analysis(OUTCOMES[1], VARIANCES, method="pm", level=0.8)
         jax.grad(tau2)(jnp.asarray(OUTCOMES[1]))
     assert made == []
+
+
+def test_equal_words_of_other_types_are_other_programs(x64):
+    """1, 1.0 and True are equal: what one of them has made must not serve another."""
+    moments = designs.moments(OUTCOMES[0], GROUPS)
+    with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
+        jaxre.alternating(moments, AT, steps=5.0)
+    path = jaxre.alternating(moments, AT, steps=5)
+    assert path.within.shape == (6,)
+    for steps in (np.array(5), jnp.int32(5)):
+        np.testing.assert_array_equal(jaxre.alternating(moments, AT, steps=steps).within, path.within)
+    with pytest.raises(ValueError, match="coefficient's place must be"):
+        jaxre.wald_interval(moments, AT, False)
+    assert jaxre.wald_interval(moments, AT, 0).high > 0
+
+
+def test_arguments_that_no_program_takes(x64):
+    """Go operation by operation, or are refused in words."""
+    fit = jaxre.fit(OUTCOMES[0], GROUPS)
+    assert jaxre.log_likelihood(fit, fit.moments) == pytest.approx(jaxre.log_likelihood(fit.components, fit.moments))
+    for level in (np.float32(1.5), jnp.asarray(1.5), np.array(1.5)):
+        with pytest.raises(ValueError, match="level must lie between 0 and 1"):
+            jaxre.exact_interval(fit.moments, level)
+    with pytest.raises(TypeError, match="blup needs the moments by group"):
+        jaxre.blup(None, AT)
+
+
+@pytest.mark.parametrize("y", [np.float32(OUTCOMES[0]), np.where(GROUPS == 1, np.nan, OUTCOMES[0])])
+@pytest.mark.parametrize(("labels", "good"), [(GROUPS + 2**32, False), (np.uint8(GROUPS), True), (GROUPS - 1, False)])
+def test_labels_of_any_integers_are_counted_before_they_are_32_bits(x64, y, labels, good):
+    found = jaxre.group_moments(y, labels, num_groups=300)
+    assert (found.status == jaxre.Status.INTERIOR) == (good and np.isfinite(y).all())
+    assert np.isfinite(found.sizes).all() == good
+    assert not good or found.sizes[:4].tolist() == SIZES
+
+
+def test_sizes_of_groups_are_counted_and_not_added_up():
+    """Ones in half precision add up to 2,048 at most."""
+    found = jaxre.group_moments(np.float16(np.arange(3005) % 7), np.repeat([0, 1], [3000, 5]))
+    assert found.sizes.tolist() == [3000, 5]
