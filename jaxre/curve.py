@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxre.effects import NormalEquations
 from jaxre.frame import FREEDOM_OF_KNOWN
 from jaxre.profile import Columns, Profile, columns_of, degrees, profile, profile_of_columns
+from jaxre.proof import proven_by_design
 from jaxre.rows import Array
 from jaxre.status import Status
 
@@ -45,6 +46,8 @@ class Curve:
     """() root of the score, negative where the optimum is 0, where there is a closed form."""
     proven: Array | None = None
     """() bool, whether F is known to cross 0 at most once, and from below, where that needs no point of the profile."""
+    look: bool = True
+    """whether a first look from point to point is worth its time where that is not known."""
 
 
 def curve(equations: NormalEquations, restricted: bool, fixed: bool = False) -> Curve:
@@ -54,7 +57,7 @@ def curve(equations: NormalEquations, restricted: bool, fixed: bool = False) -> 
     n, groups, largest = degrees(strata, restricted), strata.counts.sum(), equations.largest
     smallest = jnp.where(strata.counts > 0, strata.sizes, largest).min()
 
-    alone = strata.means.shape[-1] == 2
+    columns, alone = columns_of(equations), strata.means.shape[-1] == 2
     # no eigenvalue of Z' P0 Z is below the smallest size; but covariates may push one there
     rises_from = known_to_rise_from(smallest, largest, groups / n) if alone else jnp.full_like(equations.floor, jnp.inf)
     closed = None
@@ -64,7 +67,7 @@ def curve(equations: NormalEquations, restricted: bool, fixed: bool = False) -> 
         excess = scatter * (n * k / (m - 1 if restricted else m) - k)
         closed = closed_ratio(excess / inner, k)
     return Curve(
-        at=partial(_searched(restricted), equations, columns_of(equations))
+        at=partial(_searched(restricted), equations, columns)
         if fixed
         else lambda ratio: profile(equations, ratio, restricted),
         n=n,
@@ -76,6 +79,7 @@ def curve(equations: NormalEquations, restricted: bool, fixed: bool = False) -> 
         rises_from=rises_from,
         cancels=not alone,
         closed=closed,
+        proven=proven_by_design(equations, columns, restricted) if columns and fixed and closed is None else None,
     )
 
 

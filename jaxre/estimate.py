@@ -14,6 +14,7 @@ from jaxre.optimum import Optimum, anova_optimum, likelihood_optimum, quick_opti
 from jaxre.profile import minus_2_log_likelihood
 from jaxre.records import record
 from jaxre.rows import Array
+from jaxre.settings import formed_once
 from jaxre.status import Status
 from jaxre.strata import as_strata
 
@@ -217,10 +218,11 @@ def in_user_units(
     tiny = jnp.finfo(within.dtype).tiny
     representable = jnp.isfinite(sigma_2 + between + variances.sum() + jnp.abs(beta).sum())
     representable = representable & (sigma_2 >= tiny) & ((ratio == 0) | (between >= tiny)) & (variances.min() >= tiny)
+    representable = formed_once(representable)
     found = (status == Status.INTERIOR) & (optimum.code < Status.NOT_CONVERGED)
     status = jnp.maximum(optimum.code, status)
     status = jnp.maximum(status, (found & ~representable) * int(Status.OUT_OF_RANGE))
-    failed = status >= Status.UNBOUNDED
+    failed = formed_once(status >= Status.UNBOUNDED)
     nan = jnp.where(failed, jnp.nan, 0.0).astype(within.dtype)  # added to every number where there is no estimate
     return Estimate(
         within=sigma_2 + nan,

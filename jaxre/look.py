@@ -16,7 +16,7 @@ from jaxre.intervals import Facts, chord_root, facts_of, middle_ratio, on_interv
 from jaxre.profile import Profile, score_root
 from jaxre.records import record
 from jaxre.rows import Array
-from jaxre.settings import repeat, repeat_while
+from jaxre.settings import formed_once, repeat, repeat_while
 
 LEAST, MOST, LEAST_AGAIN = 1.5, 4.0, 1.1  # strides of a first look, of 1 + largest size * lambda; and when shortened
 TIMID = 0.95  # share of the stride that the bounds of F' at its near end promise
@@ -50,14 +50,14 @@ def first_look(curve: Curve) -> Look:
     root, down to LEAST_AGAIN. It ends where it is known what lies beyond. A tally counts the intervals that hold a
     minimum, and rises by MANY for one about which nothing is known.
 
+    Where the design has proven that F crosses 0 once at most, no step is taken.
+
     The loop carries the profile at both ends of an interval, so that each of its numbers is one sum over the strata: a
     compiler that fuses would else form all of them again in whatever is decided by them.
     """
     blank = jnp.zeros_like(curve.floor)
     zero = curve.at(blank)
     at_zero = rises_at(zero, curve)
-    # by itself a mask would be formed anew in each of the loops over the batch that read it; a root is not
-    kept = lambda mask: jnp.sqrt(jnp.where(mask, blank + 1, blank)) > 0
     ahead = lambda growth, stride: curve.at((growth * stride - 1) / curve.largest)._replace(log_det=blank)
 
     def step(state: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -66,13 +66,13 @@ def first_look(curve: Curve) -> Look:
         sign = jnp.where(at_zero, 1.0, -1.0) * abs(a.root)  # up to rounding
         a = a._replace(root=jnp.where(growth == 1, sign, a.root))
         one, unknown = on_interval(a, b, a.root < 0, curve)
-        closer = kept(unknown & (stride > LEAST_AGAIN))
-        here = kept(active & ~closer)
-        found, lost = kept(here & one), here & unknown
+        closer = formed_once(unknown & (stride > LEAST_AGAIN))
+        here = formed_once(active & ~closer)
+        found, lost = formed_once(here & one), here & unknown
         basin = _where(found, (a.ratio, b.ratio, a.root, b.root), basin)
         growth = jnp.where(here, growth * stride, growth)
         one, unknown = on_ray(b, b.root < 0, curve)
-        ended, last = kept(here & ~unknown), kept(here & ~unknown & one)
+        ended, last = formed_once(here & ~unknown), formed_once(here & ~unknown & one)
         basin = _where(last, (b.ratio, jnp.full_like(b.ratio, jnp.inf), b.root, b.root), basin)
         tally = tally + jnp.where(found, 1.0, 0.0) + jnp.where(last, 1.0, 0.0)
         tally = tally + jnp.where(lost | (here & unknown & (growth > FAR)), MANY, 0.0)
@@ -85,7 +85,11 @@ def first_look(curve: Curve) -> Look:
 
     growth, stride = blank + 1, _stride(facts_of(zero, curve))
     profiles = zero._replace(log_det=blank), ahead(growth, stride)
-    start = 0, *profiles, growth, stride, jnp.where(at_zero, blank + 1, blank), (blank,) * 4, curve.valid
+    first = score_root(zero, curve.n)
+    proven = jnp.zeros_like(curve.valid) if curve.proven is None else curve.proven & curve.valid
+    basin = _where(proven, (blank, jnp.full_like(blank, jnp.inf), first, first), (blank,) * 4)
+    tally = jnp.where(at_zero | proven, blank + 1, blank)
+    start = 0, *profiles, growth, stride, tally, basin, curve.valid & ~proven
     *_, tally, (low, high, f_low, f_high), active = repeat_while(some_left, step, start)
     begin = chord_root(low, f_low, high, f_high, curve)
     settled = (tally == 1) & ~active & curve.valid
@@ -122,7 +126,7 @@ def look_at_proof(curve: Curve) -> Look:
     return Look(settled=settled, at_zero=rises_at(zero, curve), low=low, high=high, start=start, zero=zero)
 
 
-def refined(look: Look, curve: Curve, steps: int) -> Array:
+def refined(look: Look, curve: Curve, steps: int | Array) -> Array:
     """The first iterate after some Newton steps for the root of F in s = 1 / (1 + size * ratio), inside the basin."""
 
     def step(_: Any, ratio: Array) -> Array:

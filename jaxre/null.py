@@ -188,7 +188,7 @@ def _in_one_program(design: NullDesign, key: Array, draws: int, most: int | None
 
 
 def _unproven_curve(data: tuple[Spectrum, Coordinates]) -> Curve:
-    return dataclasses.replace(spectral_curve(data), proven=None)
+    return dataclasses.replace(spectral_curve(data), proven=None, look=True)
 
 
 def _in_blocks(design: NullDesign, key: Array, draws: int, most: int | None) -> Array:

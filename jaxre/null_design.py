@@ -12,9 +12,10 @@ import numpy as np
 from jaxre.eager import bucket
 from jaxre.moments import Strata
 from jaxre.profile import degrees
+from jaxre.proof import PARTS, Proof
 from jaxre.records import record
 from jaxre.rows import Array
-from jaxre.spectrum import PARTS, Proof, Spectrum, spectrum_of
+from jaxre.spectrum import Spectrum, spectrum_of
 from jaxre.status import Status
 
 

@@ -73,13 +73,16 @@ def columns_of(equations: NormalEquations, written_out: int = WRITTEN_OUT) -> Co
     if strata.means.shape[-1] > 2:
         return None
     every: list[Any] = list(range(len(strata.sizes))) if len(strata.sizes) <= written_out else [slice(None)]
-    column = lambda table: tuple(table[i] for i in every)
+    # a quotient is formed once; a column alone would be read out of its table, with strides, by all that use it
+    one_of = lambda number: 1 + 0 * jax.lax.stop_gradient(number)
+    column = lambda table, one: tuple(table[i] / one for i in every)
+    of_design, of_outcome = one_of(equations.largest), one_of(equations.floor)
     return Columns(
-        sizes=column(strata.sizes),
-        counts=column(strata.counts),
-        others=column(equations.others),
-        means=column(strata.means[:, 1]),
-        scatter=None if strata.scatter is None else column(strata.scatter[:, 1, 1]),
+        sizes=column(strata.sizes, of_design),
+        counts=column(strata.counts, of_design),
+        others=column(equations.others, of_design),
+        means=column(strata.means[:, 1], of_outcome),
+        scatter=None if strata.scatter is None else column(strata.scatter[:, 1, 1], of_outcome),
     )
 
 

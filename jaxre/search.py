@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxre.certificate import WIDTH, Basins, basin_of, find_basins
 from jaxre.curve import Curve
-from jaxre.look import REFINED, Look, first_look, look_at_proof, refined
+from jaxre.look import REFINED, Look, first_look, look_at_proof, most_of_batch, refined
 from jaxre.optimise import Optimizer, checked, descend
 from jaxre.profile import drop
 from jaxre.records import record
@@ -59,7 +59,10 @@ def quick_search(curve: Curve, optimizer: Optimizer | None = None) -> Search:
 
 def _look(curve: Curve, optimizer: Optimizer | None) -> tuple[Look, Array]:
     """A first look, and where to start in the basin that it shows."""
-    look, steps = (first_look(curve), REFINED - 1) if curve.proven is None else (look_at_proof(curve), REFINED)
+    look = first_look(curve) if curve.look else look_at_proof(curve)
+    # a basin that was looked at is short, and the chord over it a better start
+    wide = 0 if curve.proven is None else most_of_batch(curve.proven.astype(jnp.int32))
+    steps = REFINED - 1 + wide if curve.look else REFINED
     return look, refined(look, curve, steps if optimizer is None else 0)  # another's optimizer does its work itself
 
 
@@ -84,8 +87,6 @@ def whole_search(curve: Curve, optimizer: Optimizer | None = None) -> Search:
 
 def _search_alone(curve: Curve, optimizer: Optimizer | None) -> Search:
     """The quick search or the whole one, with one descent for both, which takes less time to compile."""
-    if curve.closed is not None:
-        return quick_search(curve, optimizer)
     look, start = _look(curve, optimizer)
     seen = look.settled | ~curve.valid
     basins = jax.lax.cond(seen, lambda: basin_of(look, start), lambda: find_basins(curve))
@@ -139,6 +140,9 @@ def search(curve_of: Callable[[T], Curve], data: T, optimizer: Optimizer | None 
     """The quick search where it settles the matter, else the whole one; in a batch, that one for those that need it."""
     if optimizer is not None:
         checked(optimizer)
+    here = curve_of(data)
+    if here.closed is not None:  # nothing is left to search
+        return quick_search(here, optimizer)
     return quick_or_whole(
         lambda data: quick_search(curve_of(data), optimizer),
         lambda data: whole_search(curve_of(data), optimizer),

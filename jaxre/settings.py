@@ -74,6 +74,11 @@ def repeat_while(condition: Callable[[Any], Any], step: Callable[[Any], Any], st
     return jax.lax.while_loop(condition, body, state)
 
 
+def formed_once(mask: Any) -> Any:
+    """The mask by way of a root, which XLA forms once; by itself it would be formed anew in all that read it."""
+    return jnp.sqrt(jnp.where(mask, 1.0, 0.0)) > 0
+
+
 @functools.cache
 def _cpu() -> jax.Device | None:
     """The CPU where JAX would use another device and has the CPU as well."""

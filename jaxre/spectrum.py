@@ -5,9 +5,8 @@ With P0 = I - X (X'X)^-1 X', nu_i > 0 the r = rank[X Z] - p eigenvalues of Z' P0
     Q(lambda) = Q(infinity) + sum_i u_i^2 / (1 + lambda nu_i)
     log det H + log det X'H^-1 X = sum_i log(1 + lambda nu_i)
 
-up to a constant: no covariate and no matrix is left in the search. Equal eigenvalues share a term. F of the certificate
-is Q(infinity) + sum_i u_i^2 phi_i(lambda) with phi_i known from the design, so the proof for an outcome is a few dot
-products with bounds of phi_i and of its slope that are computed once (`proof_of`).
+up to a constant: no covariate and no matrix is left in the search. Equal eigenvalues share a term. The proof for an
+outcome is a few dot products of its u_i^2 with constants of the design, see `proof`.
 """
 
 from __future__ import annotations
@@ -21,26 +20,13 @@ import numpy as np
 
 from jaxre.curve import Curve, closed_ratio, known_to_rise_from
 from jaxre.profile import Profile
+from jaxre.proof import Proof, proof_of, proven
 from jaxre.records import record
 from jaxre.rows import Array
 
 UNROLLED = 48  # eigenvalues up to which the sums are written out, so that they fuse under vmap
-MESH = 2048  # intervals over lambda >= 0 on which phi_i is bounded
-PARTS = 4  # intervals of the proof, each many of the mesh
 LOGS = {8: 8, 4: 2}  # bytes of a number, factors of a determinant that share a logarithm; see `log_of_product`
 EQUAL = 1e-11  # relative distance below which eigenvalues are one
-
-
-@record
-class Proof:
-    """Bounds over the parts of lambda >= 0, each (parts, r); see `proof_of`."""
-
-    slope: Array
-    """at most the derivative of phi_i, times a positive weight."""
-    low: Array
-    """at most phi_i."""
-    high: Array
-    """at least phi_i."""
 
 
 @record
@@ -94,42 +80,6 @@ def spectrum_of(
         largest=np.float64(sizes.max()),
         proof=proof,
     ), member
-
-
-def proof_of(values: np.ndarray, log_values: np.ndarray, log_counts: np.ndarray, n: float, size: float) -> Proof:
-    """Bounds of phi_i = S_i - N nu_i S_i^2 / L', S_i = 1 / (1 + lambda nu_i), and its slope, on parts of lambda >= 0.
-
-    phi_i' = nu_i S_i^2 (2 N nu_i S_i / L' - 1 - N (-L'') / L'^2), in which nu_i S_i, L' and -L'' fall. The mesh is even
-    in s = 1 / (1 + size lambda), from 1 down to 0, which is lambda = infinity. With t_i = nu_i S_i / s, a monotone
-    function of s that is finite at both ends, L' / s and -L'' / s^2 are sums of t and of t^2, and the slope times
-    1 / s^2 is t_i^2 / nu_i (2 N t_i / (L'/s) - 1 - N (-L''/s^2) / (L'/s)^2). Every factor is bounded by its ends.
-    """
-    s = np.linspace(1, 0, MESH + 1)
-    nu = values[:, None]
-    t = nu / (s + (1 - s) * nu / size)
-    of_log = log_values[:, None] / (s + (1 - s) * log_values[:, None] / size)
-    bounds = lambda f: (np.minimum(f[..., :-1], f[..., 1:]), np.maximum(f[..., :-1], f[..., 1:]))
-    each_low, each_high = bounds(of_log)
-    first_low, first_high = log_counts @ each_low, log_counts @ each_high
-    second_high = log_counts @ each_high**2
-    t_low, t_high = bounds(t)
-    inner_low = 2 * n * t_low / first_high - 1 - n * second_high / first_low**2
-    weight_low, weight_high = t_low**2 / nu, t_high**2 / nu
-    slope = np.where(inner_low < 0, weight_high, weight_low) * inner_low
-    # phi_i = S_i (1 - N t_i / (L'/s)), S_i = s t_i / nu_i
-    share_low, share_high = 1 - n * t_high / first_low, 1 - n * t_low / first_high
-    s_t = s * t / nu
-    of_s_low, of_s_high = bounds(s_t)
-    low = np.where(share_low < 0, of_s_high, of_s_low) * share_low
-    high = np.where(share_high < 0, of_s_low, of_s_high) * share_high
-    cut = np.linspace(0, MESH, PARTS + 1).astype(int)[:-1]
-    slack = 1e-9  # far above the rounding of these sums; the sign of a bound within it of zero decides nothing
-    reach = slack * np.abs(weight_high * (1 + 2 * n * t_high / first_low + n * second_high / first_low**2))
-    return Proof(
-        slope=np.minimum.reduceat(slope - reach, cut, axis=1).T.copy(),
-        low=np.minimum.reduceat(low, cut, axis=1).T.copy() - slack,
-        high=np.maximum.reduceat(high, cut, axis=1).T.copy() + slack,
-    )
 
 
 @record
@@ -227,14 +177,6 @@ def spectral_curve(data: tuple[Spectrum, Coordinates]) -> Curve:
         rises_from=known_to_rise_from(spectrum.values[0], spectrum.of_log_det[-1], terms / n),
         cancels=False,
         closed=closed,
-        proven=_proven(spectrum.proof, outcome),
+        proven=proven(spectrum.proof, outcome.squares, outcome.floor),
+        look=False,
     )
-
-
-def _proven(proof: Proof, outcome: Coordinates) -> Array:
-    """Whether F rises, or keeps its sign, on every part: it then crosses 0 once at most, from below."""
-    t, dot = outcome.squares, lambda table: jnp.matmul(table, outcome.squares, precision=jax.lax.Precision.HIGHEST)
-    rises = dot(proof.slope) > 0
-    room = 1e-12 * (outcome.floor + t.sum())
-    keeps = (outcome.floor + dot(proof.low) > room) | (outcome.floor + dot(proof.high) < -room)
-    return (rises | keeps).all()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from nearly import approx
 from samples import LIMIT, distance
+from slow import slow
 
 import jaxre
 from jaxre import Status, replicates
@@ -125,7 +126,7 @@ def everything(fit):
     return jnp.stack(numbers)
 
 
-@pytest.mark.parametrize(("method", "design"), [("anova", "unequal"), ("ml", "one giant")])
+@pytest.mark.parametrize(("method", "design"), [slow("anova", "unequal"), ("ml", "one giant")])
 def test_the_spectral_way_and_the_way_through_strata_agree(monkeypatch, method, design):
     """In the distribution of every number and in their correlations; also where many need the whole search."""
     y, groups, _ = designs.simulate(5, designs.SIZES[design], ratio=0.5)

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 from scripts import load
+from slow import slow
 
 import jaxre
 
@@ -13,7 +14,7 @@ SEVERAL = BRUTE.DESIGNS["four singles and a forty"]
 COUNT = 10_000
 
 
-@pytest.mark.parametrize(("name", "method"), [("four singles and a forty", "ml"), ("mildly unbalanced", "reml")])
+@pytest.mark.parametrize(("name", "method"), [("four singles and a forty", "ml"), slow("mildly unbalanced", "reml")])
 def test_brute_force_finds_nothing_better(name, method):
     found = BRUTE.brute_force(BRUTE.DESIGNS[name], COUNT, [method])[method]
     assert found["datasets"] == found["estimated"] == found["certified"] == COUNT

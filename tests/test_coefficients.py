@@ -32,7 +32,9 @@ def fitted(case_id):
     return bucketed(strata), fit
 
 
-@pytest.mark.parametrize("case", but_for(SMALL, EVERYDAY), ids=lambda case: case["id"])
+@pytest.mark.parametrize(
+    "case", but_for(SMALL, [case for case in EVERYDAY if len(case["coefficients"]) == 3]), ids=lambda case: case["id"]
+)
 def test_reference_cases(case):
     """Degrees of freedom and errors to 1e-12, as the estimates; p-values to 1e-11, since a relative error of t or df
     is multiplied by up to t^2 there. At between = 0 Satterthwaite's are those of the expected information instead."""

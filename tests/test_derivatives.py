@@ -71,7 +71,7 @@ def assert_jacobian(found, expected, rtol):
     np.testing.assert_allclose(found / scale, expected / scale, atol=rtol)
 
 
-@pytest.mark.parametrize("method", ["reml", "anova"])
+@pytest.mark.parametrize("method", ["reml", slow("anova")])
 def test_derivatives_in_values_and_covariates_three_ways(method):
     function, rows = of_rows(method), np.append(Y, X[:, 0])
     evaluate = reverse_mode(function)
@@ -85,6 +85,7 @@ def test_derivatives_in_values_and_covariates_three_ways(method):
         assert_jacobian(forward[:, None], (reverse @ direction)[:, None], 1e-12)  # the same products in another order
 
 
+@pytest.mark.slow
 def test_second_derivatives_are_differences_of_the_first():
     """One rule serves both orders: the implicit derivative is itself differentiable."""
 
@@ -172,7 +173,7 @@ def test_on_the_boundary_between_does_not_move_and_the_rest_does(method):
         np.testing.assert_allclose(jacobian[3], criterion, rtol=0, atol=1e-13 * np.abs(criterion).max())
 
 
-@pytest.mark.parametrize("bad", [np.repeat([1.0, 2, 3], 4), np.full(12, 2.0)], ids=["unbounded", "constant"])
+@pytest.mark.parametrize("bad", [slow(np.repeat([1.0, 2, 3], 4)), np.full(12, 2.0)], ids=["unbounded", "constant"])
 def test_a_failed_member_of_a_batch_leaves_derivatives_of_the_others(bad):
     groups, x = np.repeat([0, 1, 2], 4), np.arange(12) % 5
     good = designs.simulate(5, [4, 4, 4], ratio=4.0)[0]
@@ -188,7 +189,7 @@ def test_a_failed_member_of_a_batch_leaves_derivatives_of_the_others(bad):
     np.testing.assert_allclose(forward(0.0, both), expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("df", ["kenward-roger", slow("satterthwaite")])
+@pytest.mark.parametrize("df", ["satterthwaite", slow("kenward-roger")])
 def test_tests_of_coefficients_have_derivatives(df):
     def numbers(y):
         moments = jaxre.group_moments(y, GROUPS, X)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from nearly import approx, same_in_a_batch
 from reference import EVERYDAY, IDENTIFIED, table
-from slow import but_for
+from slow import but_for, slow
 
 import jaxre
 from jaxre import Components
@@ -65,7 +65,11 @@ def estimation_error(x, groups, within, between, method):
     return 2 * g3 - bias[0] * between**2 * n / total**2 - bias[1] * (within / total) ** 2
 
 
-@pytest.mark.parametrize("case", but_for(PREDICTED, EVERYDAY), ids=lambda case: case["id"])
+@pytest.mark.parametrize(
+    "case",
+    but_for(PREDICTED, [case for case in EVERYDAY if len(case["coefficients"]) == 1]),
+    ids=lambda case: case["id"],
+)
 def test_predictions_of_the_reference_set(case):
     """To 1e-12 of the largest effect, as the fits themselves; zeros exactly. Each method for every other case."""
     method = ("reml", "ml")[PREDICTED.index(case) % 2]
@@ -79,17 +83,19 @@ def test_predictions_of_the_reference_set(case):
     assert (found.effect_mse > 0).all()
 
 
-@pytest.mark.parametrize("sizes", [designs.SIZES["one giant"], designs.SIZES["unequal"], designs.SIZES["three groups"]])
-@pytest.mark.parametrize("p", [1, 3])
-def test_errors_against_dense_algebra(sizes, p):
+@pytest.mark.parametrize(
+    ("name", "p"),
+    [("one giant", 1), ("unequal", 3), ("three groups", 1), slow("one giant", 3), slow("unequal", 1)],
+)
+def test_errors_against_dense_algebra(name, p):
     """g1 + g2 from the inverse of Henderson's equations, and what estimated variances add from its definition; dense
     solves of condition up to 1e3."""
-    y, groups, covariates = designs.simulate(11, sizes, p=p)
+    y, groups, covariates = designs.simulate(11, designs.SIZES[name], p=p)
     within, between = 0.8, 1.7
     x, counts = dense.design(len(y), covariates), np.bincount(groups)
     moments = designs.moments(y, groups, covariates)
-    errors, z = henderson(x, groups, within, between), np.eye(len(sizes))
-    averages = np.array([x[groups == j].mean(axis=0) for j in range(len(sizes))])
+    errors, z = henderson(x, groups, within, between), np.eye(len(counts))
+    averages = np.array([x[groups == j].mean(axis=0) for j in range(len(counts))])
     of_mean = np.column_stack([averages, z])
     effect, variance = dense.blup(y, x, groups, within, between)
     beta, _ = dense.gls(y, x, dense.covariance(within, between, groups))
@@ -98,7 +104,7 @@ def test_errors_against_dense_algebra(sizes, p):
     spread = between**2 * np.diag(dense.indicators(groups).T @ dense.projection(x, v) @ dense.indicators(groups))
     for method in METHODS:
         found = EFFECTS(padded(moments, designs.PADDED), Components(within=within, between=between), method=method)
-        found = jax.tree.map(lambda column: column[: len(sizes)], found)  # the others are empty
+        found = jax.tree.map(lambda column: column[: len(counts)], found)  # the others are empty
         np.testing.assert_allclose(found.effect, effect, **close)
         np.testing.assert_allclose(found.mean, averages @ beta + effect, **close)
         np.testing.assert_allclose(found.conditional_variance, between * within / (within + counts * between), **close)

@@ -67,9 +67,9 @@ def check(y, groups, covariates, method="reml", tolerance=TOLERANCE):
     ("sizes", "p", "method"),
     [
         *but_for((("unequal", p, method) for p in (1, 3) for method in METHODS), [("unequal", 3, "reml")]),
-        *but_for((("three groups", p, "reml") for p in (1, 3)), [("three groups", 1, "reml")]),
+        *but_for((("three groups", p, "reml") for p in (1, 3)), []),
         *but_for((("one giant", 1, method) for method in METHODS), [("one giant", 1, "ml")]),
-        *but_for((("balanced", 1, method) for method in METHODS), [("balanced", 1, "anova")]),
+        *but_for((("balanced", 1, method) for method in METHODS), []),
     ],
 )
 def test_every_deletion_is_the_fit_without_the_group(sizes, p, method):
@@ -77,7 +77,11 @@ def test_every_deletion_is_the_fit_without_the_group(sizes, p, method):
 
 
 @pytest.mark.parametrize(
-    "case", ["Dyestuff", "Dyestuff2", "Rail", "sleepstudy_Days", "n06_mean1e12_sd0.1", "n07_scale1e150"]
+    "case",
+    but_for(
+        ["Dyestuff", "Dyestuff2", "Rail", "sleepstudy_Days", "n06_mean1e12_sd0.1", "n07_scale1e150"],
+        ["Dyestuff", "Rail", "n06_mean1e12_sd0.1"],
+    ),
 )
 def test_real_and_hard_data(case):
     data = table(case)
@@ -201,6 +205,7 @@ def test_degenerate_data_and_words():
         influence(np.arange(6.0), np.repeat([0, 1, 2], 2), method="gls")
 
 
+@pytest.mark.slow
 def test_single_precision():
     y, groups, _ = designs.simulate(70, designs.SIZES["unequal"])
     double = influence(y, groups)

@@ -13,7 +13,8 @@ import jaxre.look
 from jaxre import Status
 from jaxre.curve import curve
 from jaxre.effects import normal_equations
-from jaxre.spectrum import Coordinates, Proof, Spectrum, spectral_curve
+from jaxre.proof import PARTS, Proof
+from jaxre.spectrum import Coordinates, Spectrum, spectral_curve
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -22,7 +23,7 @@ REML = jax.jit(jax.vmap(jaxre.reml))
 
 def looked_at(nu, n, t):
     """A first look at Q = 1 + sum t_i / (1 + lambda nu_i), L = sum log(1 + lambda nu_i), of many t at once."""
-    nothing = jnp.zeros((1, len(nu)))
+    nothing = jnp.full((PARTS, len(nu)), jnp.nan)
     spectrum = Spectrum(
         rows=jnp.float64(n),
         degrees=jnp.float64(n),

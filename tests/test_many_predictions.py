@@ -4,6 +4,7 @@ import designs
 import numpy as np
 import pandas
 import pytest
+from slow import slow
 
 import jaxre
 from jaxre.batches import _kernel
@@ -32,7 +33,7 @@ def check(found, place, expected):
         np.testing.assert_allclose(found[column][place], getattr(expected, name), 1e-8, 1e-10, err_msg=column)
 
 
-@pytest.mark.parametrize(("method", "p"), [("reml", 3), ("anova", 1)])
+@pytest.mark.parametrize(("method", "p"), [("reml", 3), slow("anova", 1)])
 def test_a_matrix(method, p):
     values, x, at = outcomes(), X if p == 3 else None, AT if p == 3 else None
     words = {"method": method, "quantities": "icc", "level": 0.8}

@@ -104,7 +104,7 @@ def test_newton_needs_the_hessian():
     [
         pytest.param(None, 1, 10, id="default"),
         pytest.param(optax.lbfgs(), 1, 1000, id="L-BFGS"),
-        pytest.param(optax.adam(0.1), 1, 1000, id="Adam"),
+        pytest.param(optax.adam(0.1), 1, 1000, id="Adam", marks=pytest.mark.slow),
         pytest.param(
             optax.chain(jaxre.newton(), optax.scale(0.5)), 2, 100, id="half of Newton", marks=pytest.mark.slow
         ),

@@ -6,6 +6,7 @@ import designs
 import matplotlib as mpl
 import numpy as np
 import pytest
+from slow import slow
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -75,8 +76,8 @@ def test_every_local_optimum_is_marked(several):
     assert curve[:, 1].min() == pytest.approx(0, abs=1e-9)
 
 
-@pytest.mark.parametrize("level", [0.05, 0.95])
-@pytest.mark.parametrize("parameter", ["ratio", "icc", "sd_within"])
+@pytest.mark.parametrize("level", [0.05, slow(0.95)])
+@pytest.mark.parametrize("parameter", ["ratio", slow("icc"), "sd_within"])
 def test_an_optimum_outside_the_interval_is_in_the_picture(several, parameter, level):
     places, heights = local_optima(several, parameter)
     axis = plots.profile_likelihood(several, parameter, level)

@@ -171,6 +171,7 @@ def test_twin(name, restricted, ratio, level):
         against_twin(twin, parameter, found[parameter], chi2.ppf(level, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, slow(0), slow(2)])
 def test_twin_with_a_covariate(seed):
     y, groups, x = designs.simulate(seed, designs.SIZES["unequal"], seed * 1.0, p=2)

@@ -10,10 +10,11 @@ import pytest
 
 from jaxre.classes import sums_of_block
 from jaxre.passes import missing_of, passes_on_host, sums_on_host
+from jaxre.proof import MESH, PARTS, proof_of
 from jaxre.search import quick_search
 from jaxre.shared import reduce_rows
 from jaxre.shared_design import shared_design
-from jaxre.spectrum import MESH, PARTS, Coordinates, log_of_product, proof_of, spectral_curve
+from jaxre.spectrum import Coordinates, log_of_product, spectral_curve
 
 DESIGNS = ("one giant", "unequal", "balanced", "pairs of sizes", "three groups")
 
@@ -100,7 +101,7 @@ def test_a_finer_mesh_bounds_no_worse(monkeypatch):
     _, _, design = made("unequal", 1)
     spectrum = design.spectrum
     arguments = spectrum.values, spectrum.of_log_det, spectrum.log_counts, float(spectrum.degrees), float(spectrum.size)
-    monkeypatch.setattr("jaxre.spectrum.MESH", MESH // 8)
+    monkeypatch.setattr("jaxre.proof.MESH", MESH // 8)
     coarse = proof_of(*arguments)
     assert (coarse.slope <= spectrum.proof.slope + 1e-9).all()
     assert (coarse.low <= spectrum.proof.low + 1e-9).all()

@@ -36,6 +36,7 @@ ORDER = (
     "arrays",
     "effects",
     "profile",
+    "proof",
     "curve",
     "likelihood",
     "loss",
