@@ -64,7 +64,7 @@ def traced_design(strata: Strata, restricted: bool) -> NullDesign:
     nu, counts = jnp.where(valid, nu, 1.0), jnp.where(valid, counts, 1.0)
     nu, counts = _ascending(nu, counts)
     log_values, log_counts = (None, counts) if restricted else _ascending(strata.sizes, strata.counts)
-    groups, unknown = strata.counts.sum(), jnp.zeros((PARTS, len(nu)), nu.dtype)
+    groups, unknown = strata.counts.sum(), jnp.full((PARTS, len(nu)), jnp.nan, nu.dtype)
     spectrum = Spectrum(
         rows=strata.rows,
         degrees=degrees(strata, restricted),
