@@ -12,11 +12,13 @@ from jax.scipy.special import erfinv
 from jax.typing import ArrayLike
 
 from jaxre.components import Components
+from jaxre.eager import in_one_program
 from jaxre.effects import gls, matmul, normal_equations
 from jaxre.estimate import Estimate
 from jaxre.moments import GroupMoments, Strata
 from jaxre.records import record
 from jaxre.rows import Array
+from jaxre.settings import is_small
 from jaxre.status import Status
 from jaxre.strata import as_strata
 
@@ -71,7 +73,22 @@ def draw(key: Array, moments: Moments, components: Components | Estimate, beta: 
         >>> print(f"{fits.within.mean():.1f} {fits.between_untruncated.mean():.1f}")
         2.0 3.0
     """
-    return draw_from(key, source_of(moments, components, beta), freedom_of(moments))
+    as_strata(moments)  # refuses anything but moments
+    numbers = {"ratio": components.ratio, "within": components.within, "beta": beta}
+    small = is_small(len(moments.sizes), moments.means.shape[-1] - 1)
+    made = in_one_program(_drawn, {"most": freedom_of(moments)}, {"key": key, "moments": moments, **numbers}, small)
+    frame = dataclasses.replace(moments.frame, origin=made.pop("origin"))
+    return dataclasses.replace(moments, frame=frame, **made)
+
+
+def _drawn(
+    key: Array, moments: GroupMoments | Strata, ratio: Array, within: Array, beta: Array | None, most: Freedom
+) -> dict[str, Array]:
+    """What of the moments a draw changes."""
+    found = draw_from(key, source_of(moments, ratio, within, beta), most)
+    changed = {name: getattr(found, name) for name in ("means", "within_cross", "status")}
+    scatter = {} if isinstance(found, GroupMoments) or found.scatter is None else {"scatter": found.scatter}
+    return {**changed, **scatter, "origin": found.frame.origin}
 
 
 @record
@@ -109,12 +126,12 @@ class Freedom:
 
 
 def source_of(
-    moments: GroupMoments | Strata, components: Components | Estimate, beta: ArrayLike | None = None
+    moments: GroupMoments | Strata, ratio: ArrayLike, within: ArrayLike, beta: ArrayLike | None = None
 ) -> Source:
     """What a draw needs that no key changes."""
     strata = as_strata(moments)
     frame, p, dtype = strata.frame, strata.means.shape[-1] - 1, jnp.result_type(strata.means)
-    ratio, within = (jnp.asarray(number, dtype) for number in (components.ratio, components.within))
+    ratio, within = (jnp.asarray(number, dtype) for number in (ratio, within))
     if beta is None:
         beta = frame.origin + matmul(frame.transform, gls(normal_equations(strata), ratio).gamma)
     possible = (within > 0) & (ratio >= 0) & jnp.isfinite(ratio * within)

@@ -60,8 +60,9 @@ def _compiled_alone(function: F, ready: Callable[[Any], Any], transformed: Calla
         words = {name: value for name, value in bound.items() if _is_word(value)}
         others = {name: value for name, value in bound.items() if name not in words}
         alone = is_alone(moments, others)
-        possible = isinstance(moments, GroupMoments | Strata) and (alone or _is_traced(others)) and not staging()
-        if not possible or not all(map(_is_array, jax.tree.leaves(others))):
+        if not isinstance(moments, GroupMoments | Strata) or not (alone or _is_traced(others)) or staging():
+            return function(*arguments, **named)
+        if not all(map(_is_array, jax.tree.leaves(others))):
             return function(*arguments, **named)
         others[first] = (ready if alone else transformed)(moments)
         return in_one_program(function, words, others, is_little(others[first]))
@@ -110,7 +111,10 @@ def _typed(word: Any) -> Any:
 
 
 def in_one_program(function: Callable[..., Any], words: dict[str, Any], others: dict[str, Any], small: bool) -> Any:
-    """function(**words, **others) outside of jit, the others arrays: compiled quickly where they give little to do."""
+    """function(**words, **others): outside of jit, where the others are arrays, one program for all with equal words,
+    which compiles quickly where they give little to do."""
+    if staging() or not all(map(_is_array, jax.tree.leaves(others))):
+        return function(**words, **others)
     names, values = tuple(sorted(words)), tuple(words[name] for name in sorted(words))
     if _is_traced(others):
         return _transformed(function, names, values, _typed(values))(others)

@@ -12,9 +12,11 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxre.arrays import codes_of, real_array
+from jaxre.eager import in_one_program
 from jaxre.labels import encode
 from jaxre.records import record
 from jaxre.rows import Array
+from jaxre.settings import is_small
 
 LEAST_ROWS = 16  # a batch has this many rows or a power of two times it, so that few shapes compile
 
@@ -87,25 +89,44 @@ def negative_log_likelihood(
             "groups, so minibatches of it are biased; pass restricted=False, or all rows without total_groups."
         )
     codes, count = codes_of(groups, num_groups)
-    w = jnp.ones_like(r) if weights is None else real_array(weights, "weights").astype(r.dtype)
+    w = np.ones(r.shape, r.dtype) if weights is None else real_array(weights, "weights").astype(r.dtype)
     present = np.ones(r.shape, bool) if mask is None else mask if isinstance(mask, jax.Array) else np.asarray(mask)
     for name, column in (("groups", codes), ("weights", w), ("mask", present)):
         if column.shape != r.shape:
             raise ValueError(f"residuals and {name} must have one length, got {r.shape} and {column.shape}.")
     if present.dtype != bool:
         raise ValueError(f"mask must be booleans, True for a row that counts, got {present.dtype}.")
-    codes, in_range = jnp.asarray(codes, np.int32), (codes >= 0) & (codes < count)
+    xp = jnp if isinstance(w, jax.core.Tracer) else np
+    in_range, positive = (codes >= 0) & (codes < count), xp.isfinite(w) & (w > 0)
     _refuse(
         {
             f"groups must be integers from 0 to num_groups - 1 = {count - 1}": in_range,
-            "weights must be positive and finite; leave a row out by its mask": jnp.isfinite(w) & (w > 0),
+            "weights must be positive and finite; leave a row out by its mask": positive,
         },
         present,
     )
-    proper = in_range & jnp.isfinite(w) & (w > 0) & jnp.isfinite(r)
+    given = {"r": r, "codes": codes, "w": w, "present": present, "proper": in_range & positive}
+    given |= {"log_within": log_within, "log_between": log_between, "total_groups": total_groups}
+    return in_one_program(_loss, {"count": count, "restricted": restricted}, given, is_small(len(r), 1))
+
+
+def _loss(
+    r: Array,
+    codes: Array,
+    w: Array,
+    present: Array,
+    proper: Array,
+    log_within: ArrayLike,
+    log_between: ArrayLike,
+    total_groups: ArrayLike | None,
+    count: int,
+    restricted: bool,
+) -> Array:
+    """The loss of rows of which those that are not proper make it NaN, unless they are not present."""
+    proper = proper & jnp.isfinite(r)
     nan = jnp.where((proper | ~present).all() & present.any(), 0, jnp.nan).astype(r.dtype)
     used = present & proper
-    r, w, codes = jnp.where(used, r, 0), jnp.where(used, w, 1), jnp.where(used, codes, 0)
+    r, w, codes = jnp.where(used, r, 0), jnp.where(used, w, 1), jnp.where(used, codes, 0).astype(np.int32)
     precision = jnp.where(used, w, 0)
 
     by_group = lambda column: jax.ops.segment_sum(column, codes, count)

@@ -21,7 +21,7 @@ from jaxre.optimum import anova_optimum
 from jaxre.profile import minus_2_log_likelihood, profile, solve
 from jaxre.records import record
 from jaxre.rows import Array
-from jaxre.settings import is_small, staging
+from jaxre.settings import is_small
 from jaxre.status import Status
 from jaxre.strata import stratify
 from jaxre.traced_rows import SingleRows
@@ -144,8 +144,6 @@ def meta_analysis(
     level, (y, v, x) = level_of(level), _arrays(effects, variances, covariates)
     words: dict[str, Any] = {"method": method, "test": test}
     given: dict[str, Any] = {"y": y, "v": v, "x": x, "level": level}
-    if staging():
-        return _analysis(**words, **given)
     return in_one_program(_analysis, words, given, is_small(len(y), 1 if x is None else x.shape[1] + 1))
 
 
@@ -239,7 +237,7 @@ def study_moments(
         [2. 4. 1.] 4.0
     """
     y, v, x = _arrays(effects, variances, covariates)
-    return _study_moments(y, v, x) if staging() else in_one_program(_study_moments, {}, {"y": y, "v": v, "x": x}, True)
+    return in_one_program(_study_moments, {}, {"y": y, "v": v, "x": x}, True)
 
 
 def _arrays(

@@ -31,7 +31,6 @@ from jaxre.profile import score
 from jaxre.records import record
 from jaxre.rescue import quick_or_whole
 from jaxre.rows import Array
-from jaxre.settings import staging
 from jaxre.status import Status
 from jaxre.strata import as_strata
 
@@ -151,8 +150,6 @@ def profile_intervals(
     if is_alone(moments, level_of(level)):
         return intervals_alone(moments, peak, names, level, restricted=restricted)
     given: dict[str, Any] = {"strata": as_strata(moments), "estimate": peak, "level": level}
-    if staging():
-        return intervals_at(**given, parameters=names, restricted=restricted)
     return in_one_program(intervals_at, {"parameters": names, "restricted": restricted}, given, False)
 
 

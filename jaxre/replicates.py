@@ -110,7 +110,7 @@ def refits(
     """NumPy arrays with a replicate for each row, `chunk` of them in memory of the device at a time."""
     source: Any
     source, most = spectral_source(strata, estimate, task.method) or (
-        source_of(strata, estimate, estimate.beta),
+        source_of(strata, estimate.ratio, estimate.within, estimate.beta),
         freedom_of(strata),
     )
     source, ratio = jax.tree.map(jnp.asarray, (source, estimate.ratio))

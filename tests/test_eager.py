@@ -85,6 +85,40 @@ def test_moments_in_single_precision_are_one_program():
     assert made == []
 
 
+def test_a_draw_is_one_program(x64):
+    """By itself and under a vmap over keys: the numbers that are drawn inside jit, to their rounding."""
+    moments = designs.moments(OUTCOMES[0], GROUPS)
+    keys = jax.random.split(jax.random.key(0), 3)
+    for kind in (moments, jaxre.stratify(moments)):
+        inside = jax.jit(jax.vmap(lambda key, kind=kind: jaxre.draw(key, kind, AT, [1.0])))(keys)
+        mapped = jax.vmap(lambda key, kind=kind: jaxre.draw(key, kind, AT, [1.0]))(keys)
+        one = jaxre.draw(keys[1], kind, AT, [1.0])
+        assert isinstance(one.sizes, np.ndarray)  # known, as they were
+        for name in ("means", "within_cross"):
+            expected = getattr(inside, name)
+            np.testing.assert_allclose(getattr(mapped, name), expected, rtol=1e-11, atol=1e-13)
+            np.testing.assert_allclose(getattr(one, name), expected[1], rtol=1e-11, atol=1e-13)
+        assert one.frame.origin == 1
+        with programs() as made:
+            jaxre.draw(keys[2], kind, jaxre.Components(within=2.0, between=0.5), [4.0])
+        assert made == []
+    with pytest.raises(TypeError, match="must be GroupMoments or Strata"):
+        jaxre.draw(keys[0], [1.0], AT)
+
+
+def test_a_loss_is_one_program(x64):
+    loss = lambda logs, y: jaxre.negative_log_likelihood(y, GROUPS, logs[0], logs[1], restricted=True)
+    at = np.array([0.1, 0.7])
+    found, slope = jax.value_and_grad(loss)(at, OUTCOMES[0])
+    value, gradient = jax.jit(jax.value_and_grad(loss))(at, OUTCOMES[0])
+    np.testing.assert_allclose([loss(at, OUTCOMES[0]), found], value, rtol=1e-14)
+    np.testing.assert_allclose(slope, gradient, rtol=1e-12)
+    with programs() as made:
+        loss(at + 1, OUTCOMES[1])
+        jax.value_and_grad(loss)(at + 1, OUTCOMES[1])
+    assert made == []
+
+
 def test_a_meta_analysis_is_one_program(x64):
     effects = OUTCOMES[0].tolist()
     one = jaxre.meta_analysis(effects, VARIANCES, method="pm", level=0.9)
