@@ -15,6 +15,7 @@ from jaxre.frame import FREEDOM_OF_KNOWN
 from jaxre.profile import Columns, Profile, columns_of, degrees, profile, profile_of_columns
 from jaxre.proof import proven_by_design
 from jaxre.rows import Array
+from jaxre.settings import has_little_to_do
 from jaxre.status import Status
 
 T = TypeVar("T")
@@ -57,7 +58,7 @@ def curve(equations: NormalEquations, restricted: bool, fixed: bool = False) -> 
     n, groups, largest = degrees(strata, restricted), strata.counts.sum(), equations.largest
     smallest = jnp.where(strata.counts > 0, strata.sizes, largest).min()
 
-    columns, alone = columns_of(equations), strata.means.shape[-1] == 2
+    columns, alone = columns_of(equations, has_little_to_do()), strata.means.shape[-1] == 2
     # no eigenvalue of Z' P0 Z is below the smallest size; but covariates may push one there
     rises_from = known_to_rise_from(smallest, largest, groups / n) if alone else jnp.full_like(equations.floor, jnp.inf)
     closed = None
@@ -99,7 +100,7 @@ def closed_ratio(share: Array, size: Array) -> Array:
 
 def alone_or_batched(function: Callable[..., T]) -> Callable[..., T]:
     """A function of arrays, first those of a dataset, and of a word `alone`, which is false where vmap maps over
-    datasets: sums are then written out, so that they fuse. Not for derivatives in reverse."""
+    datasets that are not few: sums are then written out, so that they fuse. Not for derivatives in reverse."""
 
     @jax.custom_batching.custom_vmap
     def run(*arrays: Any) -> T:
@@ -110,7 +111,7 @@ def alone_or_batched(function: Callable[..., T]) -> Callable[..., T]:
         axes = jax.tree.map(lambda one: 0 if one else None, tuple(mapped))
         several = lambda *arrays, alone: jax.vmap(partial(function, alone=alone), axes, axis_size=size)(*arrays)
         points_of_one = not any(jax.tree.leaves(mapped[0]))
-        found = alone_or_batched(several)(*arrays) if points_of_one else several(*arrays, alone=False)
+        found = alone_or_batched(several)(*arrays) if points_of_one else several(*arrays, alone=has_little_to_do())
         return found, jax.tree.map(lambda _: True, found)
 
     return run

@@ -15,6 +15,7 @@ from jaxre.profile import curvature, degrees, profile, score, solve
 from jaxre.records import record
 from jaxre.rows import Array
 from jaxre.search import KEPT_OPTIMA, Search, quick_search, search, whole_search
+from jaxre.settings import has_little_to_do
 from jaxre.status import Status
 
 
@@ -145,7 +146,7 @@ def _at(
     **facts: Array,
 ) -> Optimum:
     """The optimum at a ratio; by default within is its maximiser there."""
-    at, gamma, gamma_cov = solve(equations, ratio, restricted)
+    at, gamma, gamma_cov = solve(equations, ratio, restricted, has_little_to_do())
     return Optimum(
         ratio=ratio,
         within=at.quadratic / degrees(equations.strata, restricted) if within is None else within,

@@ -67,12 +67,15 @@ class Columns:
     """squares of the group means of the outcome about those."""
 
 
-def columns_of(equations: NormalEquations, written_out: int = WRITTEN_OUT) -> Columns | None:
-    """In scalars where the strata are few: under vmap each is one vector over the datasets, and they fuse."""
+def columns_of(equations: NormalEquations, alone: bool) -> Columns | None:
+    """In scalars where the strata are few: under vmap each is one vector over the datasets, and they fuse.
+
+    Where a program is `alone`, no sum is written out: that would take most of the time to compile, and no time to run.
+    """
     strata = equations.strata
     if strata.means.shape[-1] > 2:
         return None
-    every: list[Any] = list(range(len(strata.sizes))) if len(strata.sizes) <= written_out else [slice(None)]
+    every: list[Any] = [slice(None)] if alone or len(strata.sizes) > WRITTEN_OUT else list(range(len(strata.sizes)))
     # a quotient is formed once; a column alone would be read out of its table, with strides, by all that use it
     one_of = lambda number: 1 + 0 * jax.lax.stop_gradient(number)
     column = lambda table, one: tuple(table[i] / one for i in every)
@@ -101,11 +104,8 @@ def profile_of_columns(equations: NormalEquations, columns: Columns, ratio: Arra
 def solve(
     equations: NormalEquations, ratio: Array, restricted: bool, alone: bool = False
 ) -> tuple[Profile, Array, Array]:
-    """Q and L at a ratio, with the coefficients and their covariance in units of within.
-
-    Where a program is `alone`, no sum is written out: that would take most of the time to compile, and no time to run.
-    """
-    columns = columns_of(equations, 1 if alone else WRITTEN_OUT)
+    """Q and L at a ratio, with the coefficients and their covariance in units of within."""
+    columns = columns_of(equations, alone)
     if columns is not None:
         at, mean, total = _profile_of_intercept(equations, columns, ratio, restricted)
         return at, jnp.reshape(mean, (1,)), jnp.reshape(1 / total, (1, 1))

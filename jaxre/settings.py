@@ -74,6 +74,34 @@ def repeat_while(condition: Callable[[Any], Any], step: Callable[[Any], Any], st
     return jax.lax.while_loop(condition, body, state)
 
 
+class _Tracing(threading.local):
+    """What is known of the program that this thread traces."""
+
+    little = False
+
+
+_TRACING = _Tracing()
+
+
+def _with_little_to_do(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, traced as one that has little to compute."""
+
+    @functools.wraps(function)
+    def traced(*arguments: Any) -> Any:
+        before, _TRACING.little = _TRACING.little, True
+        try:
+            return function(*arguments)
+        finally:
+            _TRACING.little = before
+
+    return traced
+
+
+def has_little_to_do() -> bool:
+    """Whether this thread traces a program that is compiled as SMALL: sums are then not written out."""
+    return _TRACING.little
+
+
 def formed_once(mask: Any) -> Any:
     """The mask by way of a root, which XLA forms once; by itself it would be formed anew in all that read it."""
     return jnp.sqrt(jnp.where(mask, 1.0, 0.0)) > 0
@@ -144,6 +172,7 @@ def quick_jit(function: Callable[..., Any], platform: str, options: Options) -> 
     """`jax.jit` of a function for a platform; on the CPU with the first options that the compiler knows."""
     if platform != "cpu":
         return jax.jit(function)
+    function = _with_little_to_do(function) if options is SMALL else function
     compiled: dict[int, Any] = {}
 
     def call(*arguments: Any) -> Any:

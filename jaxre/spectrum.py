@@ -23,6 +23,7 @@ from jaxre.profile import Profile
 from jaxre.proof import Proof, proof_of, proven
 from jaxre.records import record
 from jaxre.rows import Array
+from jaxre.settings import has_little_to_do
 
 UNROLLED = 48  # eigenvalues up to which the sums are written out, so that they fuse under vmap
 LOGS = {8: 8, 4: 2}  # bytes of a number, factors of a determinant that share a logarithm; see `log_of_product`
@@ -95,7 +96,10 @@ class Coordinates:
 
 
 def sums(terms: int, term: Any, *columns: Array) -> tuple[Array, ...]:
-    """Sum over i of term(column_1[i], ...), a tuple: written out when there are few, a loop when there are many."""
+    """Sum over i of term(column_1[i], ...), a tuple: written out when there are few, a loop when there are many; in a
+    program with little to do all at once."""
+    if has_little_to_do():
+        return tuple(part.sum(axis=0) for part in term(*columns))
     if terms <= UNROLLED:
         parts = [term(*(column[i] for column in columns)) for i in range(terms)]
         return tuple(sum(rest, first) for first, *rest in zip(*parts, strict=True))
@@ -142,7 +146,7 @@ def spectral_profile(spectrum: Spectrum, outcome: Coordinates, ratio: Array, sim
     else:
         zeroth, first, second = sums(len(nu), of_q, nu, t)
         log_det, log_det_1, log_det_2 = sums(len(k), of_log_det, k, m)
-    if simple and k is None and 1 < len(nu) <= UNROLLED:
+    if simple and k is None and 1 < len(nu) <= UNROLLED and not has_little_to_do():
         log_det = log_of_product(nu, ratio)
     return Profile(
         ratio=ratio,
