@@ -259,6 +259,7 @@ def test_a_long_table_knows_its_missing_rows():
     assert_same(fits, 1, jaxre.fit(y[6:], list("abb")))
 
 
+@pytest.mark.usefixtures("as_shipped")
 def test_layout_chunks_order_and_company_do_not_matter():
     values, groups, _ = sample(designs.SIZES["unequal"], 1)
     values = np.tile(values, (1, 20))  # 800 datasets: four lanes
@@ -559,6 +560,7 @@ def test_blocks_narrower_than_a_lane_give_the_same(missing, monkeypatch):
     np.testing.assert_allclose(found.between, expected.between, rtol=0, atol=1e-12 * np.nanmax(expected.within))
 
 
+@pytest.mark.usefixtures("as_shipped")
 @pytest.mark.slow
 @pytest.mark.parametrize("p", [1, 2])
 def test_few_complete_datasets_among_many_incomplete_ones_keep_their_bits(p):
