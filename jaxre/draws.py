@@ -73,7 +73,8 @@ def draw(key: Array, moments: Moments, components: Components | Estimate, beta: 
         >>> print(f"{fits.within.mean():.1f} {fits.between_untruncated.mean():.1f}")
         2.0 3.0
     """
-    as_strata(moments)  # refuses anything but moments
+    if not isinstance(moments, GroupMoments | Strata):
+        as_strata(moments)  # which says what is needed
     numbers = {"ratio": components.ratio, "within": components.within, "beta": beta}
     small = is_small(len(moments.sizes), moments.means.shape[-1] - 1)
     made = in_one_program(_drawn, {"most": freedom_of(moments)}, {"key": key, "moments": moments, **numbers}, small)

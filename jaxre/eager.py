@@ -100,9 +100,9 @@ def _is_word(value: Any) -> bool:
 
 
 def _is_array(leaf: Any) -> bool:
-    return (
-        isinstance(leaf, bool | int | float | jax.Array) or getattr(getattr(leaf, "dtype", None), "kind", "O") in "biuf"
-    )
+    if isinstance(leaf, np.ndarray | np.generic):
+        return leaf.dtype.kind in "biuf"
+    return isinstance(leaf, bool | int | float | jax.Array)
 
 
 def _typed(word: Any) -> Any:

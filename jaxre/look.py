@@ -127,17 +127,20 @@ def look_at_proof(curve: Curve) -> Look:
 
 
 def refined(look: Look, curve: Curve, steps: int | Array) -> Array:
-    """The first iterate after some Newton steps for the root of F in s = 1 / (1 + size * ratio), inside the basin."""
+    """The first iterate after some Newton steps for the root of F in s = 1 / (1 + size * ratio), inside the basin.
 
-    def step(_: Any, ratio: Array) -> Array:
+    Where datasets of a batch take different numbers of them, none depends on the company."""
+
+    def step(i: Any, ratio: Array) -> Array:
         at, s = curve.at(ratio), 1 / (1 + curve.size * ratio)
         share = curve.n / at.log_det_1
         root = at.quadratic + share * at.quadratic_1
         slope = at.quadratic_1 + share * (at.quadratic_2 - at.quadratic_1 * at.log_det_2 / at.log_det_1)
         closer = s + root * curve.size * s * s / slope
         closer = jnp.where(closer > 0, jnp.minimum(closer, 1.0), 0.1 * s)
-        return jnp.clip((1 / closer - 1) / curve.size, look.low, look.high)
+        closer = jnp.clip((1 / closer - 1) / curve.size, look.low, look.high)
+        return closer if isinstance(steps, int) else jnp.where(i < steps, closer, ratio)
 
-    start = repeat(steps, step, look.start)
+    start = repeat(steps if isinstance(steps, int) else most_of_batch(steps), step, look.start)
     inside = (start > look.low) & (start < look.high)
     return jnp.where(inside, start, middle_ratio(look.low, look.high, curve.size))

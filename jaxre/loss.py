@@ -107,7 +107,7 @@ def negative_log_likelihood(
     )
     given = {"r": r, "codes": codes, "w": w, "present": present, "proper": in_range & positive}
     given |= {"log_within": log_within, "log_between": log_between, "total_groups": total_groups}
-    return in_one_program(_loss, {"count": count, "restricted": restricted}, given, is_small(len(r), 1))
+    return in_one_program(_loss, {"count": count, "restricted": bool(restricted)}, given, is_small(len(r), 1))
 
 
 def _loss(

@@ -25,7 +25,7 @@ from jaxre.settings import formed_once
 
 MESH = 2048  # intervals over lambda >= 0 on which phi_i is bounded
 PARTS = 4  # intervals of the proof, each many of the mesh
-SLACK = 1e-9  # far above the rounding of these sums in double precision, unless group sizes are very unequal
+SLACK = 2e-5  # above the rounding of these sums in single precision, unless group sizes are very unequal
 MOST_STRATA = 16  # for which the sums of a proof are written out
 WORTH = 64  # outcomes of one design that are worth a proof of it
 
@@ -71,7 +71,7 @@ def proof_of(values: Any, log_values: Any, log_counts: Any, n: Any, size: Any, x
     low = xp.where(share_low < 0, of_s_high, of_s_low) * share_low
     high = xp.where(share_high < 0, of_s_low, of_s_high) * share_high
     # an eigenvalue is off by a few units in the last place of the largest; a bound within that of 0 decides nothing
-    slack = xp.maximum(SLACK, 64 * xp.finfo(values.dtype).eps * values.max() / values.min())
+    slack = xp.maximum(SLACK, 256 * xp.finfo(values.dtype).eps * values.max() / values.min())
     reach = slack * weight_high * (1 + 2 * n * t_high / first_low + n * second_high / first_low**2)
     room = slack * (1 + n * t_high / first_low)
     parts = lambda f: f.reshape(len(values), PARTS, MESH // PARTS)
@@ -131,14 +131,16 @@ def proven_by_design(equations: NormalEquations, columns: Columns, restricted: b
 def _of_strata(design: tuple[Array, ...], restricted: bool) -> Callable[..., Array]:
     """From a design to what says of an outcome's means and scatter by stratum, and its floor, whether it is proven."""
     sizes, counts, n = design
-    sizes = jnp.where(counts > 0, sizes, sizes.max())  # what pads carries nothing
-    rows, pull, every = counts @ sizes, sizes * jnp.sqrt(counts), range(len(sizes))
+    there = counts > 0
+    sizes = jnp.where(there, sizes, 2 * jnp.where(there, sizes, 0).max())  # what pads is an eigenvalue above the others
+    rows, pull, every = (counts * sizes).sum(), sizes * jnp.sqrt(counts), range(len(sizes))
     nu, vectors = jnp.linalg.eigh(jnp.diag(sizes) - pull[:, None] * pull / rows)
     nu, vectors = nu[1:], vectors[:, 1:]
     share, along = counts * sizes / rows, (pull[:, None] * vectors / jnp.sqrt(nu)).T
     values, terms = jnp.concatenate([nu, sizes]), (sizes, counts)
     if restricted:
-        terms = values, jnp.concatenate([jnp.ones_like(nu), jnp.maximum(counts - 1, 0)])
+        known = jnp.arange(1, len(sizes)) < there.sum()  # and carries nothing
+        terms = values, jnp.concatenate([known.astype(nu.dtype), jnp.maximum(counts - 1, 0)])
     proof = proof_of(values, terms[0], terms[1], n, rows / counts.sum(), xp=jnp)
 
     def of_outcome(means: Sequence[Array], scatter: Sequence[Array] | None, floor: Array) -> Array:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxre.certificate import WIDTH, Basins, basin_of, find_basins
 from jaxre.curve import Curve
-from jaxre.look import REFINED, Look, first_look, look_at_proof, most_of_batch, refined
+from jaxre.look import REFINED, Look, first_look, look_at_proof, refined
 from jaxre.optimise import Optimizer, checked, descend
 from jaxre.profile import drop
 from jaxre.records import record
@@ -59,10 +59,11 @@ def quick_search(curve: Curve, optimizer: Optimizer | None = None) -> Search:
 
 def _look(curve: Curve, optimizer: Optimizer | None) -> tuple[Look, Array]:
     """A first look, and where to start in the basin that it shows."""
-    look = first_look(curve) if curve.look else look_at_proof(curve)
-    # a basin that was looked at is short, and the chord over it a better start
-    wide = 0 if curve.proven is None else most_of_batch(curve.proven.astype(jnp.int32))
-    steps = REFINED - 1 + wide if curve.look else REFINED
+    if not curve.look:
+        look, steps = look_at_proof(curve), REFINED
+    else:  # a basin that was looked at is short, and the chord over it a better start
+        look = first_look(curve)
+        steps = REFINED - 1 + (0 if curve.proven is None else curve.proven.astype(jnp.int32))
     return look, refined(look, curve, steps if optimizer is None else 0)  # another's optimizer does its work itself
 
 

@@ -25,8 +25,22 @@ import pytest  # noqa: E402
 from jaxre import batches, settings  # noqa: E402
 
 SHIPPED = {name: list(getattr(settings, name)) for name in ("SINGLE", "BATCH", "LARGE")}
-for name in SHIPPED:  # what asks for better options asks in vain
-    getattr(settings, name)[:] = settings.SMALL
+
+
+def compile_with(options: dict[str, settings.Options]) -> dict[str, settings.Options]:
+    """Put these options for the compiler in the place of those that there are, which are returned."""
+    before = {name: list(getattr(settings, name)) for name in options}
+    for name, one in options.items():
+        getattr(settings, name)[:] = one
+    batches._kernel.cache_clear()
+    return before
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """In the everyday run what asks for better options asks in vain; the whole run compiles as users do."""
+    if config.option.markexpr:
+        compile_with({name: list(settings.SMALL) for name in SHIPPED})
+
 
 gc.freeze()  # JAX's traces make many objects, and looking for cycles among all of them takes time
 gc.set_threshold(50_000, 20)
@@ -54,14 +68,10 @@ def configuration_untouched() -> Iterator[None]:
 
 @pytest.fixture
 def as_shipped() -> Iterator[None]:
-    """The options for the compiler that users have, for what a test in haste has not: the same bits in every place."""
-    for name, options in SHIPPED.items():
-        getattr(settings, name)[:] = options
-    batches._kernel.cache_clear()
+    """What `fit_many` compiles, compiled as users have it: the same bits in every place."""
+    before = compile_with(SHIPPED)
     yield
-    for name in SHIPPED:
-        getattr(settings, name)[:] = settings.SMALL
-    batches._kernel.cache_clear()
+    compile_with(before)
 
 
 @pytest.fixture

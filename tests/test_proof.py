@@ -68,6 +68,22 @@ def test_estimates_of_one_design_are_those_of_each_alone(name, method, x64):
     assert together.status[5] == jaxre.Status.CONSTANT_OUTCOME
 
 
+@pytest.mark.parametrize("restricted", [False, True])
+def test_an_empty_group_proves_nothing_more(restricted, x64):
+    """This outcome over sizes 1, 1, 1, 1, 40 has optima at 0 and, by REML, a better one near 0.54."""
+    groups, y = np.repeat(np.arange(5), [1, 1, 1, 1, 40]), np.array([1.0, -1, 1, -1] + 20 * [0.7, -0.7])
+    estimator = jaxre.reml if restricted else jaxre.ml
+    fit = lambda count: jax.jit(jax.vmap(lambda y: estimator(jaxre.group_moments(y, groups, num_groups=count))))
+    values = np.tile(y, (WORTH, 1))
+    plain, empty, alone = fit(5)(values), fit(7)(values), fit(5)(values[:1])
+    for name in ("ratio", "optima", "certified", "status", "log_likelihood"):
+        for found in (plain, empty):
+            np.testing.assert_allclose(getattr(found, name), np.repeat(getattr(alone, name), WORTH), rtol=1e-12)
+    if restricted:
+        assert plain.optima[0] == 2
+        assert plain.ratio[0] == pytest.approx(0.54, abs=0.02)
+
+
 def test_designs_of_many_outcomes_each(x64):
     """A vmap over designs of a vmap over outcomes, with strata that are padded; and derivatives go through."""
     made = [datasets(name) for name in ("one giant", "pairs of sizes")]
