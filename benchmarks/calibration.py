@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxre
-from jaxre.bootstrap import order_statistics
+from jaxre.bootstrap_interval import order_statistics
 from jaxre.null import compared_with_null, likelihood_ratio_statistic
 from jaxre.stacking import padded
 

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 import jaxre
-from jaxre import datasets, report, tables, wide
+from jaxre import datasets, files, report, tables, wide
 from jaxre.coefficient_error import DF
 from jaxre.design import Design, design, listing
 from jaxre.distributions import level_of
@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
 
     fitting = commands.add_parser("fit", help="fit a file or a data set by name", allow_abbrev=False)
     fitting.add_argument(
-        "file", metavar="FILE", help=f"a file ({', '.join(tables.ENDINGS)}) or a name that `jaxre datasets` lists"
+        "file", metavar="FILE", help=f"a file ({', '.join(files.ENDINGS)}) or a name that `jaxre datasets` lists"
     )
     fitting.add_argument("--outcome", metavar="NAME", help="column of the outcome")
     fitting.add_argument("--group", metavar="NAME", help="column of the group labels")
@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     fitting.set_defaults(run=_fit)
 
     many = commands.add_parser("fit-many", help="fit many datasets of one file", allow_abbrev=False)
-    many.add_argument("file", metavar="FILE", help=f"a table ({', '.join(tables.ENDINGS)}) or a .npy matrix")
+    many.add_argument("file", metavar="FILE", help=f"a table ({', '.join(files.ENDINGS)}) or a .npy matrix")
     many.add_argument("--group", metavar="NAME", help="column of the group labels; for a matrix a file of labels")
     many.add_argument("--outcomes", metavar="A,'B*'", help="columns of the outcomes, with * and ?: a wide table")
     many.add_argument("--dataset", metavar="NAME", help="column of the dataset labels: a long table")

@@ -1,30 +1,19 @@
-"""Files into columns: CSV, plain or gzipped, and Parquet, read by DuckDB."""
+"""Columns of files as numbers, labels and categories, by DuckDB's SQL."""
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import glob
-import gzip
 import os
-import pathlib
-import zlib
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from jaxre.columns import EXACT
 from jaxre.design import Design, check_name, check_names, design, not_a_number
+from jaxre.files import Opened, opened
 
 MISSING = ("", "NA", "NaN", "nan", "NULL", "null")
-DELIMITERS = (",", ";", "\t", "|")
-CSV_ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
-ENDINGS = (*CSV_ENDINGS, ".parquet")
 INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
 NUMBERS = (*INTEGERS, "UBIGINT", "HUGEINT", "UHUGEINT", "FLOAT", "DOUBLE", "DECIMAL", "BOOLEAN")
-
-Connection = Any  # a duckdb.DuckDBPyConnection: duckdb is optional, and imported when a file is read
 
 
 def read(path: str | os.PathLike[str], outcome: str, group: str, covariates: Sequence[str] = ()) -> Design:
@@ -62,112 +51,17 @@ def read(path: str | os.PathLike[str], outcome: str, group: str, covariates: Seq
         [6.6 7.4 nan 6.1] [1 1 2 2] ('sexMale',)
     """
     source = os.fspath(path)
-    with _opened(source) as (connection, relation, names):
-        used = (outcome, group, *covariates)
-        check_names(source, names, outcome, group, covariates)
-        loose = _ending(source) != ".parquet"
-        fields = [_field(relation.columns[names.index(name)], loose) for name in used]
-        relation.project(", ".join(f"{field} AS k{i}" for i, field in enumerate(fields))).create("observed")
-        if connection.execute("SELECT count(*) FROM observed").fetchall() == [(0,)]:
-            raise ValueError(f"{source} has column names but no rows; a fit needs at least two groups and three rows.")
-        types = [str(kind).partition("(")[0] for kind in connection.table("observed").types]
-        parts = [
-            _numbers(connection, source, outcome, "k0", types[0]),
-            _group(connection, types[1], loose, "k1"),
-            *(
-                _covariate(connection, source, name, f"k{i}", types[i], loose)
-                for i, name in enumerate(covariates, start=2)
-            ),
-        ]
-        arrays = connection.execute(f"SELECT {', '.join(parts)} FROM observed").fetchnumpy().values()
-    columns = dict(zip(used, map(_unmasked, arrays), strict=True))
+    with opened(source) as file:
+        check_names(source, file.names, outcome, group, covariates)
+        kinds = {outcome: _numbers, group: _group, **dict.fromkeys(covariates, _covariate)}
+        columns = _taken(file, kinds)
     return design(columns, outcome, group, covariates, source=source)
 
 
 def column_names(path: str | os.PathLike[str]) -> list[str]:
     """Names of the columns of a file, in its order; errors as those of `read`."""
-    with _opened(os.fspath(path)) as (_, _, names):
-        return names
-
-
-@contextlib.contextmanager
-def _opened(source: str) -> Iterator[tuple[Connection, Any, list[str]]]:
-    """A connection, the file as a relation of it, and the names of its columns; what DuckDB says becomes one line."""
-    ending = _ending(source)
-    try:
-        import duckdb
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError(f'reading {source} needs duckdb: pip install "jaxre[data]"', name="duckdb") from None
-    pattern = glob.escape(source)
-    with contextlib.closing(duckdb.connect(":memory:")) as connection:
-        try:
-            if ending == ".parquet":
-                relation = connection.read_parquet(pattern, hive_partitioning=False)
-                yield connection, relation, list(relation.columns)
-                return
-            names, delimiter = _header(source)
-            relation = connection.read_csv(
-                pattern,
-                auto_detect=False,
-                header=True,
-                columns={f"c{i}": "VARCHAR" for i in range(len(names))},
-                delimiter=delimiter,
-                quotechar='"',
-                escapechar='"',
-                compression="gzip" if ending.endswith(".gz") else "none",
-                hive_partitioning=False,
-            )
-            yield connection, relation, names
-        except duckdb.Error as error:
-            raise ValueError(_unreadable(source, str(error))) from None
-
-
-def _ending(source: str) -> str:
-    """The ending that says how to read a file that is there; an error in one line for one that is not."""
-    path = pathlib.Path(source)
-    if path.is_dir():
-        raise ValueError(f"{source} is a folder; name one file in it.")
-    if not path.exists():
-        raise FileNotFoundError(f"there is no file {path.name!r} in {path.absolute().parent}; check the path.")
-    ending = next((ending for ending in ENDINGS if path.name.lower().endswith(ending)), None)
-    if ending is None:
-        raise ValueError(f"{source} must end in one of {', '.join(ENDINGS)}; convert it, or rename it if it is one.")
-    if path.stat().st_size == 0:
-        raise ValueError(f"{source} is empty; expected column names and rows.")
-    return ending
-
-
-def _header(source: str) -> tuple[list[str], str]:
-    """Column names of a CSV file and its delimiter, the one that gives the most of them."""
-    opened = gzip.open if source.lower().endswith(".gz") else open
-    headers = {}
-    try:
-        for delimiter in DELIMITERS:
-            with opened(source, "rt", encoding="utf-8-sig", newline="") as lines:
-                headers[delimiter] = next(csv.reader(lines, delimiter=delimiter), None)
-    except UnicodeDecodeError:
-        with open(source, "rb") as start:
-            zipped = start.read(2) == b"\x1f\x8b"
-        cure = "looks gzipped; rename it to end in .csv.gz" if zipped else "is not UTF-8 text; save it as CSV in UTF-8"
-        raise ValueError(f"{source} {cure}.") from None
-    except gzip.BadGzipFile:
-        raise ValueError(f"{source} is not gzipped; rename it to end in {_ending(source)[:-3]}.") from None
-    except (csv.Error, EOFError, zlib.error) as error:
-        raise ValueError(_unreadable(source, str(error))) from None
-    names, delimiter = max(((names or [], key) for key, names in headers.items()), key=lambda pair: len(pair[0]))
-    if headers[","] is None:
-        raise ValueError(f"{source} is empty; expected column names and rows.")
-    if not any(name.strip() for name in names):
-        raise ValueError(f"{source} begins with a blank line; expected the column names there.")
-    return [name.strip() for name in names], delimiter
-
-
-def _unreadable(source: str, reason: str) -> str:
-    """One line about a damaged file: what DuckDB says before it lists its options."""
-    facts = reason.split("Possible")[0].split("This can happen")[0].split("  file =")[0]
-    kind = "Parquet" if source.lower().endswith(".parquet") else "CSV"
-    cure = "write it again" if kind == "Parquet" else "check its quotes, line ends and fields a line"
-    return f"{source} cannot be read as {kind} ({' '.join(facts.split()).rstrip('.')[:300]}); {cure}."
+    with opened(os.fspath(path)) as file:
+        return file.names
 
 
 def _field(name: str, loose: bool) -> str:
@@ -188,86 +82,92 @@ def _double(key: str, kind: str) -> str:
     return f"CAST({key} AS DOUBLE)"
 
 
-def _numbers(connection: Connection, source: str, name: str, key: str, kind: str) -> str:
+def _numbers(file: Opened, name: str, key: str, kind: str) -> str:
     """SQL for an outcome as doubles; an error where it holds anything else."""
     if kind not in (*NUMBERS, "VARCHAR"):
-        raise ValueError(f"{source}: the outcome {name!r} must hold numbers, is of type {kind}; choose another column.")
+        raise ValueError(
+            f"{file.source}: the outcome {name!r} must hold numbers, is of type {kind}; choose another column."
+        )
     number = _double(key, kind)
-    wrong = _first(connection, key, f"{number} IS NULL")
-    if wrong and _is_truth(connection, key):
+    wrong = _first(file, key, f"{number} IS NULL")
+    if wrong and _is_truth(file, key):
         return f"CAST(CAST({key} AS BOOLEAN) AS DOUBLE) AS {key}"
     if wrong:
-        raise ValueError(not_a_number(source, name, *wrong))
-    _refuse_rounding(connection, source, name, key, kind)
+        raise ValueError(not_a_number(file.source, name, *wrong))
+    _refuse_rounding(file, name, key, kind)
     return f"{number} AS {key}"
 
 
-def _refuse_rounding(connection: Connection, source: str, name: str, key: str, kind: str) -> None:
+def _refuse_rounding(file: Opened, name: str, key: str, kind: str) -> None:
     """An error where a column has a whole number that a double would round."""
     if kind not in ("BIGINT", "UBIGINT", "HUGEINT", "UHUGEINT", "DECIMAL", "VARCHAR"):
         return
     number, written = _double(key, kind), f"CAST({key} AS VARCHAR)"
     rounded = f"coalesce(try_cast({number} AS HUGEINT) <> try_cast({key} AS HUGEINT), true)"  # or beyond that type too
     whole = f"regexp_full_match({written}, '[+-]?[0-9]+')"
-    inexact = _first(connection, key, f"abs({number}) >= {EXACT} AND {whole} AND {rounded}")
+    inexact = _first(file, key, f"abs({number}) >= {EXACT} AND {whole} AND {rounded}")
     if inexact:
         raise ValueError(
-            f"{source}: column {name!r} has integers beyond 2^53, which doubles cannot hold exactly, such as "
+            f"{file.source}: column {name!r} has integers beyond 2^53, which doubles cannot hold exactly, such as "
             f"{inexact[0]} in data row {inexact[1]}; subtract a constant first."
         )
 
 
-def _group(connection: Connection, kind: str, loose: bool, key: str) -> str:
+def _group(file: Opened, name: str, key: str, kind: str) -> str:
+    """SQL for labels: integers where all are."""
     integer = kind in INTEGERS
-    if loose:
+    if file.loose:
         whole = f"CAST(try_cast({key} AS BIGINT) AS VARCHAR) = {key}"  # 007 is text, or it would be one group with 7
-        integer = connection.execute(f"SELECT coalesce(bool_and(coalesce({whole}, {key} IS NULL)), true) FROM observed")
+        integer = file.connection.execute(
+            f"SELECT coalesce(bool_and(coalesce({whole}, {key} IS NULL)), true) FROM observed"
+        )
         integer = integer.fetchall() == [(True,)]
     if kind in ("FLOAT", "DOUBLE"):
         return f"CASE WHEN isnan({key}) THEN NULL ELSE CAST({key} AS VARCHAR) END AS labels"
     return f"CAST({key} AS {'BIGINT' if integer else 'VARCHAR'}) AS labels"
 
 
-def _covariate(connection: Connection, source: str, name: str, key: str, kind: str, loose: bool) -> str:
+def _covariate(file: Opened, name: str, key: str, kind: str) -> str:
+    """SQL for a covariate, as doubles or as text; an error where it is neither."""
     if kind == "BOOLEAN":
         return f"upper(CAST({key} AS VARCHAR)) AS {key}"
-    if kind in NUMBERS or (loose and _is_numeric(connection, source, name, key)):
-        _refuse_rounding(connection, source, name, key, kind)
+    if kind in NUMBERS or (file.loose and _is_numeric(file, name, key)):
+        _refuse_rounding(file, name, key, kind)
         return f"{_double(key, kind)} AS {key}"
     if kind not in ("VARCHAR", "ENUM"):
         raise ValueError(
-            f"{source}: the covariate {name!r} must hold numbers, text or booleans, is of type {kind}; "
+            f"{file.source}: the covariate {name!r} must hold numbers, text or booleans, is of type {kind}; "
             f"convert it to a number or to text."
         )
-    if _is_truth(connection, key):
+    if _is_truth(file, key):
         return f"upper(CAST({key} AS VARCHAR)) AS {key}"
     return f"CAST({key} AS VARCHAR) AS {key}"
 
 
-def _is_truth(connection: Connection, key: str) -> bool:
+def _is_truth(file: Opened, key: str) -> bool:
     """Whether text is all true and false."""
     truths = f"SELECT bool_and(lower(CAST({key} AS VARCHAR)) IN ('true', 'false')) FROM observed"
-    return bool(connection.execute(truths).fetchall() == [(True,)])
+    return bool(file.connection.execute(truths).fetchall() == [(True,)])
 
 
-def _is_numeric(connection: Connection, source: str, name: str, key: str) -> bool:
+def _is_numeric(file: Opened, name: str, key: str) -> bool:
     """Whether text is all numbers; an error where most of it is, for then the rest are slips rather than levels."""
     number = _double(key, "VARCHAR")
-    ((present, numeric),) = connection.execute(f"SELECT count({key}), count({number}) FROM observed").fetchall()
+    ((present, numeric),) = file.connection.execute(f"SELECT count({key}), count({number}) FROM observed").fetchall()
     if 2 * numeric <= present or numeric == present:
         return numeric == present
-    value, row = _first(connection, key, f"{number} IS NULL") or ("", 0)
+    value, row = _first(file, key, f"{number} IS NULL") or ("", 0)
     raise ValueError(
-        f"{source}: the covariate {name!r} is neither numeric nor categorical: {numeric} of its {present} values are "
-        f"numbers, the first that is not is {value!r} in data row {row}; correct it, or name the levels of a category "
+        f"{file.source}: the covariate {name!r} is neither numeric nor categorical: {numeric} of its {present} values "
+        f"are numbers, the first that is not is {value!r} in data row {row}; correct it, or name the levels of a category "
         f"by words."
     )
 
 
-def _first(connection: Connection, key: str, condition: str) -> tuple[str, int] | None:
+def _first(file: Opened, key: str, condition: str) -> tuple[str, int] | None:
     """The first value for which a condition holds, and its row, from 1."""
     query = f"SELECT {key}, rowid + 1 FROM observed WHERE {key} IS NOT NULL AND {condition} ORDER BY rowid LIMIT 1"
-    found = connection.execute(query).fetchall()
+    found = file.connection.execute(query).fetchall()
     return found[0] if found else None
 
 
@@ -288,24 +188,20 @@ def _unmasked(column: np.ndarray) -> np.ndarray:
 def columns(path: str | os.PathLike[str], labels: Sequence[str], numeric: Sequence[str]) -> dict[str, np.ndarray]:
     """Columns of a file: labels and categories as `read` takes them, and numbers with NaN where they are missing."""
     source = os.fspath(path)
-    with _opened(source) as (connection, relation, names):
-        loose = _ending(source) != ".parquet"
-        wanted = [*labels, *numeric]
-        for name in wanted:
-            check_name(source, names, name)
-        fields = [_field(relation.columns[names.index(name)], loose) for name in wanted]
-        relation.project(", ".join(f"{field} AS k{i}" for i, field in enumerate(fields))).create("observed")
-        types = [str(kind).partition("(")[0] for kind in connection.table("observed").types]
-        if connection.execute("SELECT count(*) FROM observed").fetchall() == [(0,)]:
-            raise ValueError(f"{source} has column names but no rows; a fit needs at least two groups and three rows.")
-        parts = []
-        for i, name in enumerate(wanted):
-            key = f"k{i}"
-            if i == 0:
-                parts.append(_group(connection, types[0], loose, key))
-            elif i < len(labels):
-                parts.append(_covariate(connection, source, name, key, types[i], loose))
-            else:
-                parts.append(_numbers(connection, source, name, key, types[i]))
-        arrays = connection.execute(f"SELECT {', '.join(parts)} FROM observed").fetchnumpy().values()
-    return dict(zip(wanted, map(_unmasked, arrays), strict=True))
+    with opened(source) as file:
+        for name in (*labels, *numeric):
+            check_name(source, file.names, name)
+        kinds = dict.fromkeys(labels, _covariate) | {labels[0]: _group} | dict.fromkeys(numeric, _numbers)
+        return _taken(file, kinds)
+
+
+def _taken(file: Opened, kinds: dict[str, Callable[..., str]]) -> dict[str, np.ndarray]:
+    """Columns by name, each as the SQL that its function writes."""
+    fields = [_field(file.relation.columns[file.names.index(name)], file.loose) for name in kinds]
+    file.relation.project(", ".join(f"{field} AS k{i}" for i, field in enumerate(fields))).create("observed")
+    if file.connection.execute("SELECT count(*) FROM observed").fetchall() == [(0,)]:
+        raise ValueError(f"{file.source} has column names but no rows; a fit needs at least two groups and three rows.")
+    types = [str(kind).partition("(")[0] for kind in file.connection.table("observed").types]
+    parts = [sql(file, name, f"k{i}", types[i]) for i, (name, sql) in enumerate(kinds.items())]
+    arrays = file.connection.execute(f"SELECT {', '.join(parts)} FROM observed").fetchnumpy().values()
+    return dict(zip(kinds, map(_unmasked, arrays), strict=True))

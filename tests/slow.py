@@ -1,4 +1,4 @@
-"""What the everyday run leaves to the whole one, `pytest -m ""`: more cases of what it has tested already."""
+"""What the everyday run leaves to the whole one, `pytest -m ""`: more cases of what it tests, and what takes long."""
 
 import pytest
 

@@ -14,7 +14,8 @@ from slow import slow
 
 import jaxre
 from jaxre import Status, replicates
-from jaxre.bootstrap import acceleration, bootstrap
+from jaxre.bootstrap import bootstrap
+from jaxre.bootstrap_interval import acceleration
 
 KEY = jax.random.key(20240607)
 MANY = 20_000

@@ -64,8 +64,7 @@ def test_a_matrix(method, p, missing, request):
     same(jaxre.fit_many(values, groups, x, method=method), expected)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("dtype", "missing"), [("float64", True), ("float32", False)])
+@pytest.mark.parametrize(("dtype", "missing"), [("float64", True), slow("float32", False)])
 def test_an_array_that_is_on_the_device(dtype, missing, request):
     values, groups, _ = sample(1, missing)
     values = values.astype(dtype)

@@ -59,9 +59,7 @@ def test_estimates_of_one_design_are_those_of_each_alone(name, method, x64):
     moments = [jaxre.group_moments(y, groups) for y in values]
     apart = jax.jit(jax.vmap(estimator))(jax.tree.map(lambda *leaves: jnp.stack(leaves), *moments))  # each its own
     total = apart.between + apart.within
-    np.testing.assert_allclose(
-        together.between / total, apart.between / total, atol=1e-12
-    )  # what the estimates promise
+    np.testing.assert_allclose(together.between / total, apart.between / total, atol=1e-12)  # as promised
     np.testing.assert_array_equal(together.status, apart.status)
     np.testing.assert_array_equal(together.optima, apart.optima)
     np.testing.assert_array_equal(together.certified, apart.certified)
@@ -93,13 +91,13 @@ def test_designs_of_many_outcomes_each(x64):
     own = dataclasses.replace(strata, rows=None, sizes=None, counts=None)
 
     def of_design(rows, sizes, counts, own):
-        return jax.vmap(lambda one: jaxre.reml(dataclasses.replace(one, rows=rows, sizes=sizes, counts=counts)).icc)(
-            own
-        )
+        common = {"rows": rows, "sizes": sizes, "counts": counts}
+        return jax.vmap(lambda one: jaxre.reml(dataclasses.replace(one, **common)))(own)
 
     together = jax.jit(jax.vmap(of_design))(strata.rows[:, 0], strata.sizes[:, 0], strata.counts[:, 0], own)
-    apart = jax.jit(jax.vmap(jax.vmap(lambda one: jaxre.reml(one).icc)))(strata)
-    np.testing.assert_allclose(together, apart, atol=1e-12)
+    apart = jax.jit(jax.vmap(jax.vmap(jaxre.reml)))(strata)
+    for name in ("icc", "optima", "certified", "status"):
+        np.testing.assert_allclose(getattr(together, name), getattr(apart, name), atol=1e-12, err_msg=name)
 
     values, groups = made[0]
     slope = jax.jit(jax.vmap(jax.grad(lambda y: jaxre.reml(jaxre.group_moments(y, groups)).icc)))
