@@ -118,10 +118,8 @@ def _group(file: Opened, name: str, key: str, kind: str) -> str:
     integer = kind in INTEGERS
     if file.loose:
         whole = f"CAST(try_cast({key} AS BIGINT) AS VARCHAR) = {key}"  # 007 is text, or it would be one group with 7
-        integer = file.connection.execute(
-            f"SELECT coalesce(bool_and(coalesce({whole}, {key} IS NULL)), true) FROM observed"
-        )
-        integer = integer.fetchall() == [(True,)]
+        every = f"SELECT coalesce(bool_and(coalesce({whole}, {key} IS NULL)), true) FROM observed"
+        integer = file.connection.execute(every).fetchall() == [(True,)]
     if kind in ("FLOAT", "DOUBLE"):
         return f"CASE WHEN isnan({key}) THEN NULL ELSE CAST({key} AS VARCHAR) END AS labels"
     return f"CAST({key} AS {'BIGINT' if integer else 'VARCHAR'}) AS labels"
@@ -159,8 +157,8 @@ def _is_numeric(file: Opened, name: str, key: str) -> bool:
     value, row = _first(file, key, f"{number} IS NULL") or ("", 0)
     raise ValueError(
         f"{file.source}: the covariate {name!r} is neither numeric nor categorical: {numeric} of its {present} values "
-        f"are numbers, the first that is not is {value!r} in data row {row}; correct it, or name the levels of a category "
-        f"by words."
+        f"are numbers, the first that is not is {value!r} in data row {row}; correct it, or name the levels of a "
+        f"category by words."
     )
 
 
