@@ -8,9 +8,16 @@ So on an interval [a, b]
 
 and an interval on which f' keeps its sign holds no optimum. f' has the sign of F = Q + N Q'/L', whose derivative is
 N |Q'|/L' (e - l) with e = -Q''/Q' and l = L'/N - L''/L'. So F rises on [a, b] if e(b) > l(a) (then at most one minimum
-of f, and one if F changes sign) and falls if e(a) < l(b) (then no minimum inside). In between F' lies between -D and U,
+of f, and one if F changes sign) and falls if e(a) < l(b) (then no minimum inside).
 
-    D = N |Q'(a)|/L'(b) max(l(a) - e(b), 0),    U = N |Q'(a)|/L'(b) max(e(a) - l(b), 0)
+Both e and l are convex. -Q' is a sum of c w^2 over terms with w = nu / (1 + lambda nu), the Laplace transform of a
+mixture of gamma densities of shape 2 and scales w; so e = 2 E w is its mean, and e'' its third central moment,
+24 E w^3 - 36 E w^2 E w + 16 (E w)^3. With E w^3 E w >= (E w^2)^2 that is (E w)^3 (24 m^2 - 36 m + 16) > 0 at least,
+m = E w^2 / (E w)^2. For L', a mixture with shape 1, it is (E w)^3 (6 m^2 - 6 m + 2) > 0, and L' is convex itself. So e
+lies above its tangents, l below its chord, and G, the largest of the chord less the tangents, decides more: F rises if
+G < 0. In between F' lies between -D and U,
+
+    D = N |Q'(a)|/L'(b) max(G, 0),    U = N |Q'(a)|/L'(b) max(e(a) - l(b), 0)
 
 and F stays above the higher of F(a) - D (lambda - a) and F(b) - U (b - lambda), which settles intervals where F comes
 close to 0 without reaching it. Beyond the last point a, lambda f' >= a L'(a) - N (Q(a) - Q(infinity)) / Q(infinity).
@@ -48,6 +55,8 @@ class Facts(NamedTuple):
     """L'."""
     bend: Array
     """e = -Q''/Q'."""
+    fall: Array
+    """-e' = Q'''/Q' - e^2."""
     need: Array
     """l = L'/N - L''/L'."""
     root: Array
@@ -61,13 +70,16 @@ class Facts(NamedTuple):
 def facts_of(at: Profile, curve: Curve) -> Facts:
     """What the proof asks of the profile; anything at infinity, where it is not asked."""
     steep, per_climb = -curve.n * at.quadratic_1, 1 / at.log_det_1
+    per_first = 1 / at.quadratic_1
+    bend = -at.quadratic_2 * per_first
     return Facts(
         ratio=at.ratio,
         quadratic=at.quadratic,
         excess=at.excess,
         steep=steep,
         climb=at.log_det_1,
-        bend=-at.quadratic_2 / at.quadratic_1,
+        bend=bend,
+        fall=at.quadratic_3 * per_first - bend * bend,
         need=at.log_det_1 / curve.n - at.log_det_2 * per_climb,
         root=at.quadratic - steep * per_climb,
         per_climb=per_climb,
@@ -88,6 +100,33 @@ def _need_size(at: Facts, curve: Curve) -> Array:
     return at.need + at.cancelled * (1 / curve.n + 3 * weight * at.per_climb)
 
 
+def _bend_size(at: Facts, width: Array, curve: Curve) -> Array:
+    """What e's tangent, a width away, is made of; with covariates its terms are differences of larger ones."""
+    if at.cancelled is None:
+        return at.bend + at.fall * width
+    weight = curve.largest / (1 + at.ratio * curve.largest)
+    return weight * (3 + 6 * weight * width)
+
+
+def largest_gap(a: Facts, b: Facts, curve: Curve) -> Array:
+    """G, at least the largest of l - e on [a, b].
+
+    That is below l's chord less e's tangent at a, and below the chord less that at b, so below any mean of the two,
+    which is linear and largest at an end; the best mean is level where there is one.
+    """
+    slack, width = 64 * jnp.finfo(curve.n.dtype).eps, b.ratio - a.ratio
+    sink_a, sink_b = a.fall * width, b.fall * width
+    size_a, size_b = _bend_size(a, width, curve), _bend_size(b, width, curve)
+    need_a, need_b = a.need + slack * _need_size(a, curve), b.need + slack * _need_size(b, curve)
+    of_a = need_a - a.bend + slack * a.bend, need_b - a.bend + sink_a + slack * size_a
+    of_b = need_a - b.bend - sink_b + slack * size_b, need_b - b.bend + slack * b.bend
+    grows_a, grows_b = of_a[1] - of_a[0], of_b[1] - of_b[0]
+    part = grows_a - grows_b
+    share = jnp.clip(grows_a / jnp.where(part > 0, part, 1.0), 0.0, 1.0)
+    mean = lambda i: of_a[i] + share * (of_b[i] - of_a[i])
+    return jnp.maximum(mean(0), mean(1))
+
+
 def on_interval(a: Facts, b: Facts, falling: Array, curve: Curve) -> tuple[Array, Array]:
     """Masks of the intervals [a, b] that hold exactly one minimum, and of those about which nothing is known yet;
     `falling` says whether f falls at a."""
@@ -95,14 +134,15 @@ def on_interval(a: Facts, b: Facts, falling: Array, curve: Curve) -> tuple[Array
     # the bounds on f', each times Q at the end where its falling part is taken
     lower, lower_size = b.climb * a.quadratic - a.steep, _climb_size(b) * a.quadratic + a.steep
     upper, upper_size = a.climb * b.quadratic - b.steep, _climb_size(a) * b.quadratic + b.steep
-    rises = b.bend > a.need + slack * _need_size(a, curve)
+    gap = largest_gap(a, b, curve)
     falls = a.bend < b.need - slack * _need_size(b, curve)
     steepest = a.steep * (b.ratio - a.ratio) * b.per_climb
-    down, up = steepest * jnp.maximum(a.need - b.bend, 0), steepest * jnp.maximum(a.bend - b.need, 0)
+    down, up = steepest * jnp.maximum(gap, 0), steepest * jnp.maximum(a.bend - b.need, 0)
     share = 1 / jnp.where(down + up > 0, down + up, 1.0)
     lowest = a.root - down * jnp.clip((a.root - b.root + up) * share, 0.0, 1.0)
     highest = a.root + up * jnp.clip((b.root - a.root + down) * share, 0.0, 1.0)
     rounding = slack * (a.quadratic + a.steep * a.per_climb * a.per_climb * _climb_size(a))
+    rises = (gap < 0) & (b.root - a.root > rounding)  # else its crossing could be rounding
     one_sign = (a.root * b.root > 0) & ((lowest > rounding) | (highest < -rounding))
     signed = (lower > slack * lower_size) | (upper < -slack * upper_size) | one_sign
     return ~signed & rises & falling & (b.root >= 0), ~(signed | rises | falls)

@@ -98,7 +98,8 @@ def first_look(curve: Curve) -> Look:
 
 def _stride(at: Facts) -> Array:
     """How far the sign of F' at a point is likely to reach: e and l fall as 1 / (1 + size * lambda) at most."""
-    reach = TIMID * jnp.maximum(at.bend / at.need, at.need / at.bend)
+    share = at.bend / at.need
+    reach = TIMID * jnp.where(share > 1, share + jnp.sqrt(jnp.maximum(share * share - 1, 0)), 1 / share)
     return jnp.clip(jnp.where(reach > LEAST, reach, LEAST), LEAST, MOST)  # LEAST where it is none
 
 

@@ -34,6 +34,8 @@ class Profile(NamedTuple):
     """() Q' <= 0."""
     quadratic_2: Array
     """() Q'' >= 0."""
+    quadratic_3: Array
+    """() Q''' <= 0."""
     log_det: Array
     """() L: log det H, and log det X' H^-1 X besides in the restricted likelihood."""
     log_det_1: Array
@@ -118,15 +120,15 @@ def profile_of(equations: NormalEquations, fit: Gls, ratio: Array, restricted: b
     strata = equations.strata
     w, p = fit.weights, fit.pull.shape[-1]
     w2 = w * w
-    powers = jnp.stack([w, w2, w2 * w, jnp.log1p(ratio * strata.sizes)])
+    powers = jnp.stack([w, w2, w2 * w, w2 * w2, jnp.log1p(ratio * strata.sizes)])
     terms = [fit.squares[:, None], strata.counts[:, None], fit.pull]
-    if restricted:
-        terms.append(equations.products[:, :p, :p].reshape(len(w), p * p))
-    first, second, third, logs = matmul(powers, jnp.concatenate(terms, axis=1))
-    change = second[2 : 2 + p]
+    terms.append(equations.products[:, :p, :p].reshape(len(w), p * p))
+    first, second, third, fourth, logs = matmul(powers, jnp.concatenate(terms, axis=1))
+    change, products = second[2 : 2 + p], second[2 + p :].reshape(p, p)
+    back = contract(fit.inverse, change, alone)
     log_det, log_det_1, log_det_2, cancelled = logs[1], first[1], -second[1], jnp.zeros_like(ratio)
     if restricted:
-        a = matmul(fit.inverse, second[2 + p :].reshape(p, p))
+        a = matmul(fit.inverse, products)
         b = fit.inverse * third[2 + p :].reshape(p, p)
         log_det, cancelled = log_det + fit.log_det, jnp.trace(a)
         log_det_1 = log_det_1 - cancelled
@@ -135,7 +137,8 @@ def profile_of(equations: NormalEquations, fit: Gls, ratio: Array, restricted: b
         ratio=ratio,
         quadratic=fit.within + first[0],
         quadratic_1=-second[0],
-        quadratic_2=2 * (third[0] - contract(contract(fit.inverse, change, alone), change, alone)),
+        quadratic_2=2 * (third[0] - contract(back, change, alone)),
+        quadratic_3=-6 * (fourth[0] + contract(contract(products, back, alone) - 2 * third[2 : 2 + p], back, alone)),
         log_det=log_det,
         log_det_1=log_det_1,
         log_det_2=log_det_2,
@@ -176,6 +179,11 @@ def _profile_of_intercept(
     first = times(w, squares)
     second = times(w, first)
     excess, pull = add(first), add(times(mw, times(w, gap)))
+    shift = pull * inverse
+    moved = times(w, [one - shift for one in times(w, gap)])  # Z'PZ Z'Py
+    third = times(m, times(moved, moved))
+    if columns.scatter is not None:
+        third = [own + (one * one) ** 2 * within for own, one, within in zip(third, w, columns.scatter, strict=True)]
     log_det = add([count * jnp.log1p(ratio * size) for count, size in zip(m, k, strict=True)])
     log_det_1, log_det_2 = total, -(rest_2 + dominant * dominant)
     if restricted:
@@ -188,7 +196,8 @@ def _profile_of_intercept(
         ratio=ratio,
         quadratic=equations.strata.within_cross[1, 1] + excess,
         quadratic_1=-add(second),
-        quadratic_2=2 * (add(times(w, second)) - pull * pull * inverse),
+        quadratic_2=2 * (add(times(w, second)) - pull * shift),
+        quadratic_3=-6 * add(third),
         log_det=log_det,
         log_det_1=log_det_1,
         log_det_2=log_det_2,

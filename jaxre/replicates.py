@@ -18,11 +18,12 @@ from jaxre.moments import Strata
 from jaxre.profile import solve
 from jaxre.records import record
 from jaxre.rows import Array
-from jaxre.settings import Options, lane, platform, quick_jit
+from jaxre.settings import SMALL, Options, is_small, lane, options_of, platform, quick_jit
 from jaxre.spectral_draws import SpectralSource, refit_spectral, spectral_source
 from jaxre.status import Status
 
 LANE = 512  # datasets whose numbers a CPU works on at once
+FEW = 20_000  # replicates that are drawn and fitted in less time than better code takes to compile
 COMPILER: Options = [{"xla_cpu_use_fusion_emitters": False}, {}][jax.__version_info__ >= (0, 12) :]  # half the time
 
 Statistic = Callable[[Estimate], Any]
@@ -56,14 +57,15 @@ class Task:
 
 
 @functools.lru_cache(maxsize=8)
-def _estimator(method: str, whole: bool) -> Callable[[Strata], tuple[Estimate, Array]]:
-    return quick_jit(lambda strata: estimate_of(strata, method, whole), platform(), COMPILER)
+def _estimator(method: str, whole: bool, small: bool) -> Callable[[Strata], tuple[Estimate, Array]]:
+    return quick_jit(lambda strata: estimate_of(strata, method, whole), platform(), options_of(small))
 
 
 def own_estimate(strata: Strata, method: str) -> Estimate:
     """The estimate of the data themselves."""
-    estimate, settled = _estimator(method, False)(strata)
-    return estimate if settled else _estimator(method, True)(strata)[0]
+    small = is_small(len(strata.sizes), strata.means.shape[-1] - 1)
+    estimate, settled = _estimator(method, False, small)(strata)
+    return estimate if settled else _estimator(method, True, small)(strata)[0]
 
 
 def refit(key: Array, source: Source | SpectralSource, ratio: Array, task: Task, most: Freedom, whole: bool) -> Refit:
@@ -86,7 +88,7 @@ def refit(key: Array, source: Source | SpectralSource, ratio: Array, task: Task,
 
 
 @functools.lru_cache(maxsize=64)
-def _kernel(task: Task, most: Freedom, whole: bool, width: int) -> Callable[..., Refit]:
+def _kernel(task: Task, most: Freedom, whole: bool, width: int, few: bool) -> Callable[..., Refit]:
     """Compiled: keys are those of the indices, of which the first `lanes` lanes of that width are done."""
 
     def run(key: Array, indices: Array, lanes: Array, source: Source, ratio: Array) -> Refit:
@@ -101,7 +103,7 @@ def _kernel(task: Task, most: Freedom, whole: bool, width: int) -> Callable[...,
         blank = jax.tree.map(room, jax.eval_shape(each, indices[:width]))
         return jax.lax.fori_loop(0, lanes, one, blank)
 
-    return quick_jit(run, platform(), COMPILER)
+    return quick_jit(run, platform(), SMALL if few else COMPILER)
 
 
 def refits(
@@ -118,7 +120,7 @@ def refits(
     width = min(lane(LANE), chunk)
     chunk = width * -(-chunk // width)
     run = lambda which, whole, advance: _in_chunks(
-        _kernel(task, most, whole, width), width, key, which, chunk, (source, ratio), advance
+        _kernel(task, most, whole, width, len(which) <= FEW), width, key, which, chunk, (source, ratio), advance
     )
     found = run(np.arange(count, dtype=np.uint32), False, advance)
     left = np.flatnonzero(~found.settled & (found.status < Status.UNBOUNDED))

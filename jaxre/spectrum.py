@@ -129,7 +129,7 @@ def spectral_profile(spectrum: Spectrum, outcome: Coordinates, ratio: Array, sim
     def of_q(nu: Array, t: Array) -> tuple[Array, ...]:
         shrunk = 1 / (1 + ratio * nu)
         w, part = nu * shrunk, t * shrunk
-        return part, part * w, part * w * w
+        return part, part * w, part * w * w, part * w * w * w
 
     def of_log_det(nu: Array, m: Array) -> tuple[Array, ...]:
         w = nu / (1 + ratio * nu)
@@ -138,13 +138,13 @@ def spectral_profile(spectrum: Spectrum, outcome: Coordinates, ratio: Array, sim
     def of_both(nu: Array, t: Array, m: Array) -> tuple[Array, ...]:
         shrunk = 1 / (1 + ratio * nu)
         w, part, mw = nu * shrunk, t * shrunk, m * nu * shrunk
-        return part, part * w, part * w * w, m * jnp.log1p(ratio * nu), mw, mw * w
+        return part, part * w, part * w * w, part * w * w * w, m * jnp.log1p(ratio * nu), mw, mw * w
 
     nu, t, k, m = spectrum.values, outcome.squares, spectrum.log_values, spectrum.log_counts
     if k is None:
-        zeroth, first, second, log_det, log_det_1, log_det_2 = sums(len(nu), of_both, nu, t, m)
+        zeroth, first, second, third, log_det, log_det_1, log_det_2 = sums(len(nu), of_both, nu, t, m)
     else:
-        zeroth, first, second = sums(len(nu), of_q, nu, t)
+        zeroth, first, second, third = sums(len(nu), of_q, nu, t)
         log_det, log_det_1, log_det_2 = sums(len(k), of_log_det, k, m)
     if simple and k is None and 1 < len(nu) <= UNROLLED and not has_little_to_do():
         log_det = log_of_product(nu, ratio)
@@ -153,6 +153,7 @@ def spectral_profile(spectrum: Spectrum, outcome: Coordinates, ratio: Array, sim
         quadratic=outcome.floor + zeroth,
         quadratic_1=-first,
         quadratic_2=2 * second,
+        quadratic_3=-6 * third,
         log_det=log_det,
         log_det_1=log_det_1,
         cancelled=jnp.zeros_like(log_det_1),

@@ -12,7 +12,8 @@ from jaxre import Status
 from jaxre.certificate import find_basins
 from jaxre.curve import curve
 from jaxre.effects import normal_equations
-from jaxre.profile import profile
+from jaxre.intervals import facts_of, largest_gap
+from jaxre.profile import Profile, profile
 from jaxre.search import whole_search
 from jaxre.spectrum import Coordinates, Proof, Spectrum, spectral_curve
 
@@ -117,6 +118,8 @@ def test_bounds_of_the_proof_hold(design, p, restricted):
     rng = np.random.default_rng(p)
     ratios = np.sort(np.append(0, np.expm1(rng.uniform(0, np.log1p(1e6), 299)) / (len(y) / groups.max())))
     at = jax.tree.map(np.asarray, PROFILES(strata, ratios, restricted))
+    of = curve(normal_equations(strata), restricted)
+    facts = jax.tree.map(np.asarray, facts_of(Profile(*map(jnp.asarray, at)), of))
     slope = n * at.quadratic_1 / at.quadratic + at.log_det_1
     room = 32 * np.finfo(float).eps * (n * -at.quadratic_1 / at.quadratic + at.log_det_1)  # rounding of the two terms
 
@@ -135,6 +138,19 @@ def test_bounds_of_the_proof_hold(design, p, restricted):
     assert falls(-at.log_det_2, 1e-9)
     assert falls(-at.quadratic_2 / at.quadratic_1, 1e-9)
     assert falls(-at.log_det_2 / at.log_det_1, 1e-9)
+
+    e, need, fall = facts.bend, facts.need, facts.fall  # e above its tangents, l below its chords
+    sunk, risen = fall[a] * (ratios[c] - ratios[a]), fall[b] * (ratios[b] - ratios[c])
+    assert (e[c] >= e[a] - sunk - 1e-9 * (e[a] + sunk)).all()
+    assert (e[c] >= e[b] + risen - 1e-9 * e[c]).all()
+    share = (ratios[c] - ratios[a]) / np.where(b > a, ratios[b] - ratios[a], 1)
+    assert (need[c] <= (1 - share) * need[a] + share * need[b] + 1e-9 * need[a]).all()
+    gap = np.asarray(
+        jax.vmap(largest_gap, (0, 0, None))(*(jax.tree.map(lambda x, i=i: x[i], facts) for i in (a, b)), of)
+    )
+    assert (need[c] - e[c] <= gap).all()
+    assert (gap <= need[a] - e[b] + 1e-9 * need[a]).all()  # so no worse than from monotone e and l alone
+    assert (gap[(b > a) & (need[a] > e[b])] < 0).any()  # and better
 
     floor = at.quadratic[0] - at.excess[0]
     tail = ratios[a] * at.log_det_1[a] - n * at.excess[a] / floor

@@ -110,6 +110,7 @@ def test_profile_derivatives_are_those_of_its_values(restricted, p):
     pairs = [
         (at.quadratic_1, derived.quadratic),
         (at.quadratic_2, derived.quadratic_1),
+        (at.quadratic_3, derived.quadratic_2),
         (at.log_det_1, derived.log_det),
         (at.log_det_2, derived.log_det_1),
         (at.quadratic_1, derived.excess),
