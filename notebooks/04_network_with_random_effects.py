@@ -26,6 +26,7 @@
 # repeated measures in deep neural networks*, NeurIPS 34.
 
 # %%
+import itertools
 import sys
 from typing import NamedTuple
 
@@ -104,15 +105,13 @@ UNITS, EMBEDDED = (64, 32), 10
 def initial(method, seed, groups, y):
     """Parameters to start from."""
     widths = (FEATURES + EMBEDDED * (method == "embedding"), *UNITS, 1)
-    *keys, last = jax.random.split(jax.random.key(seed), len(widths))
-    weights = [
-        jnp.sqrt(2 / wide) * jax.random.normal(key, (wide, narrow))
-        for key, wide, narrow in zip(keys, widths[:-1], widths[1:], strict=True)
-    ]
+    rng = np.random.default_rng(seed)
+    drawn = lambda scale, *shape: jnp.asarray(scale * rng.normal(size=shape), jnp.float32)
+    weights = [drawn(np.sqrt(2 / wide), wide, narrow) for wide, narrow in itertools.pairwise(widths)]
     parameters = {"weights": weights, "biases": [jnp.zeros(width) for width in widths[1:]]}
     if method in ("one-hot", "embedding"):
         columns = UNITS[0] if method == "one-hot" else EMBEDDED
-        parameters["groups"] = 0.05 * jax.random.normal(last, (groups, columns))
+        parameters["groups"] = drawn(0.05, groups, columns)
     if method == "mixed model":
         parameters["log_within"] = parameters["log_between"] = jnp.log(y.var() / 2)
     return parameters

@@ -143,6 +143,7 @@ def test_a_file_as_the_data_set_of_that_name(capsys: Capture, rats: str) -> None
     )
 
 
+@pytest.mark.slow
 def test_options_go_before_what_a_data_set_says(capsys: Capture) -> None:
     assert numbers(capsys, "fit", "pastes", "--group", "batch", "--covariates", "cask")["coefficients"] == [
         "(Intercept)",

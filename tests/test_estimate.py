@@ -49,7 +49,9 @@ def entry(estimates, i):
     return jax.tree.map(lambda leaf: leaf[i], estimates)
 
 
-@pytest.mark.parametrize(("method", "covaried"), [("anova", False), ("ml", False), slow("reml", False), ("reml", True)])
+@pytest.mark.parametrize(
+    ("method", "covaried"), [("anova", False), slow("ml", False), slow("reml", False), ("reml", True)]
+)
 def test_a_batch_is_a_loop_and_a_bad_dataset_spoils_no_other(method, covaried):
     one = compiled(method, covaried)
     batch = jax.jit(jax.vmap(concrete_design(method, X if covaried else None)))(BATCH)

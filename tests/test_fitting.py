@@ -260,7 +260,10 @@ def test_labels_of_any_type_go_into_json():
 
 
 @pytest.mark.parametrize("method", METHODS[:2])
-@pytest.mark.parametrize("optimizer", [optax.lbfgs(), optax.adam(0.1)], ids=["lbfgs", "adam"])
+@pytest.mark.parametrize(
+    "optimizer",
+    [pytest.param(optax.lbfgs(), id="lbfgs"), pytest.param(optax.adam(0.1), id="adam", marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("sizes", [slow("unequal"), "one giant"])
 def test_other_optimisers(optimizer, method, sizes):
     """Whatever proposes the steps, the loop ends on the score; 1e-10 is its last Newton correction."""

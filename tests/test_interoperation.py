@@ -175,6 +175,7 @@ def test_numpyro_draws_the_posterior(quadrature):
     meets(quadrature, np.log(np.asarray(found["b"])), np.log(np.asarray(found["w"])), effective)
 
 
+@pytest.mark.slow
 def test_blackjax_draws_the_posterior(quadrature):
     import blackjax
 

@@ -1,12 +1,14 @@
 """The proof of a design for strata: that of its spectrum, and nothing but time is different where it holds."""
 
 import dataclasses
+import itertools
 
 import designs
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from slow import but_for, slow
 
 import jaxre
 from jaxre.curve import curve
@@ -49,8 +51,10 @@ def test_what_is_proven_is_what_the_spectrum_proves(name, restricted, x64):
     assert not jax.jit(jax.vmap(of_strata))(values[: WORTH - 1]).any()  # not worth its time
 
 
-@pytest.mark.parametrize("method", ["ml", "reml"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "method"),
+    but_for(itertools.product(NAMES, ["ml", "reml"]), [("one giant", "reml"), ("pairs of sizes", "ml")]),
+)
 def test_estimates_of_one_design_are_those_of_each_alone(name, method, x64):
     values, groups = datasets(name)
     values[5] = 1.0  # a constant among them
@@ -66,7 +70,7 @@ def test_estimates_of_one_design_are_those_of_each_alone(name, method, x64):
     assert together.status[5] == jaxre.Status.CONSTANT_OUTCOME
 
 
-@pytest.mark.parametrize("restricted", [False, True])
+@pytest.mark.parametrize("restricted", [slow(False), True])
 def test_an_empty_group_proves_nothing_more(restricted, x64):
     """This outcome over sizes 1, 1, 1, 1, 40 has optima at 0 and, by REML, a better one near 0.54."""
     groups, y = np.repeat(np.arange(5), [1, 1, 1, 1, 40]), np.array([1.0, -1, 1, -1] + 20 * [0.7, -0.7])
