@@ -29,19 +29,24 @@ class TracedRows:
     ) -> None:
         """sizes: rows of each group, where the labels were known before they became an argument of a program."""
         columns = [] if covariates is None else list(covariates.T)
-        self.table = jnp.stack([*columns, values], axis=1)
+        table = jnp.stack([*columns, values], axis=1)
         self.codes, self.groups = codes.astype(np.int32), groups  # 32 bits whatever JAX is set to
         self.places = places_of(codes, groups) if isinstance(codes, np.ndarray) else None
+        finite, known = jnp.isfinite(table), ((codes >= 0) & (codes < groups)).all()
+        if weights is not None:
+            weights = jnp.asarray(weights, table.dtype)
+            known = known & ((weights > 0) & jnp.isfinite(weights)).all()
+        # rows without an estimate are replaced, or 0 * NaN would be their share of a derivative
+        valid = finite.all() & known
+        self.table = jnp.where(valid, table, 0)
         self.first = jax.lax.stop_gradient(self.table[0])  # what is taken from all rows, and put back
-        nan = jnp.where(jnp.isfinite(self.table).all(axis=0), 0, jnp.nan)  # XLA's min and max may pass over NaN
+        nan = jnp.where(finite.all(axis=0), 0, jnp.nan)
         self.extremes = self.table.min(axis=0) + nan, self.table.max(axis=0) + nan
-        known = ((codes >= 0) & (codes < groups)).all()
         self.weights = self.log_weights = None
         self.sizes: Any
         self.count: Any
         if weights is not None:
-            weights = jnp.asarray(weights, self.table.dtype)
-            known = known & ((weights > 0) & jnp.isfinite(weights)).all()
+            weights = jnp.where(valid, weights, 1)
             self.weights, self.log_weights = weights[:, None], jnp.log(weights).sum()
             self.sizes = jnp.where(known, jax.ops.segment_sum(weights, self.codes, groups), jnp.nan)
             self.count = jnp.asarray(codes.size, self.table.dtype)

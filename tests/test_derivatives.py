@@ -201,6 +201,27 @@ def test_a_failed_member_of_a_batch_leaves_derivatives_of_the_others(bad):
     np.testing.assert_allclose(forward(0.0, both), expected, rtol=1e-12)
 
 
+def test_rows_that_are_no_rows_leave_derivatives_of_the_others():
+    """NaN and infinity among the values and the covariates, labels out of range, weights of 0: each in a dataset of its
+    own, the last of which is as it should be."""
+    y, x, w, labels = (np.tile(row, (6, 1)) for row in (Y, X[:, 0], np.linspace(0.5, 2, 12), GROUPS))
+    y[0, 3], y[1, 4], x[2, 5], w[3, 6], labels[4, 7] = np.nan, np.inf, np.nan, 0.0, 9
+
+    def loss(shared, y, x, w, labels):
+        a, b, c = shared[:, None] * np.arange(12)
+
+        def one(y, x, w, labels):
+            return jaxre.reml(jaxre.group_moments(y + a, labels, (x + b)[:, None], num_groups=5, weights=w + c))
+
+        fits = jax.vmap(one)(y, x, w, labels)
+        return jnp.where(fits.status < Status.UNBOUNDED, fits.between + fits.beta[:, 1], 0).sum(), fits.status
+
+    gradient = jax.jit(jax.grad(loss, has_aux=True))
+    (found, status), (expected, _) = (gradient(jnp.zeros(3), y[k:], x[k:], w[k:], labels[k:]) for k in (0, 5))
+    assert status[:5].tolist() == [Status.INVALID] * 5
+    np.testing.assert_allclose(found, expected, rtol=1e-12)  # the same sums in a batch of another width
+
+
 @pytest.mark.parametrize("df", ["satterthwaite", slow("kenward-roger")])
 def test_tests_of_coefficients_have_derivatives(df):
     def numbers(y):
