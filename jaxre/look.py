@@ -97,7 +97,10 @@ def first_look(curve: Curve) -> Look:
 
 
 def _stride(at: Facts) -> Array:
-    """How far the sign of F' at a point is likely to reach: e and l fall as 1 / (1 + size * lambda) at most."""
+    """How far the sign of F' at a point is likely to reach: e and l fall as 1 / r at most, r = 1 + size * lambda.
+
+    Where they do, from r = 1 on, e = share / r lies above l = 1 / r as far as R < share + sqrt(share^2 - 1) by the
+    tangents, which meet at 2 R / (R + 1), and the chord; and below as far as 1 / share."""
     share = at.bend / at.need
     reach = TIMID * jnp.where(share > 1, share + jnp.sqrt(jnp.maximum(share * share - 1, 0)), 1 / share)
     return jnp.clip(jnp.where(reach > LEAST, reach, LEAST), LEAST, MOST)  # LEAST where it is none

@@ -260,7 +260,9 @@ def _study_moments(y: Array, v: Array, x: Array | None) -> tuple[GroupMoments, A
     present = ~(jnp.isnan(table).any(axis=1) | jnp.isnan(v))
     unit = jax.lax.stop_gradient(jnp.where(present, v, -jnp.inf).max())
     within = jnp.where((unit > 0) & jnp.isfinite(unit), unit, jnp.nan)
-    return moments_of(SingleRows(table, within / v, present), within), within
+    usable = present & (v > 0)  # or 0 * NaN would be the share of the others in a derivative
+    weights = jnp.where(usable, within / jnp.where(usable, v, 1), jnp.nan)
+    return moments_of(SingleRows(table, weights, present), within), within
 
 
 def _by_moments(method: str, equations: NormalEquations, moments: GroupMoments, within: Array) -> Array:

@@ -107,9 +107,17 @@ def _kernel(task: Task, most: Freedom, whole: bool, width: int, few: bool) -> Ca
 
 
 def refits(
-    key: Array, strata: Strata, estimate: Estimate, task: Task, count: int, chunk: int, advance: Advance
+    key: Array,
+    strata: Strata,
+    estimate: Estimate,
+    task: Task,
+    count: int,
+    chunk: int,
+    advance: Advance,
+    datasets: int = 1,
 ) -> Refit:
-    """NumPy arrays with a replicate for each row, `chunk` of them in memory of the device at a time."""
+    """NumPy arrays with a replicate for each row, `chunk` of them in memory of the device at a time; of one of several
+    datasets to come."""
     source: Any
     source, most = spectral_source(strata, estimate, task.method) or (
         source_of(strata, estimate.ratio, estimate.within, estimate.beta),
@@ -120,7 +128,7 @@ def refits(
     width = min(lane(LANE), chunk)
     chunk = width * -(-chunk // width)
     run = lambda which, whole, advance: _in_chunks(
-        _kernel(task, most, whole, width, len(which) <= FEW), width, key, which, chunk, (source, ratio), advance
+        _kernel(task, most, whole, width, datasets * count <= FEW), width, key, which, chunk, (source, ratio), advance
     )
     found = run(np.arange(count, dtype=np.uint32), False, advance)
     left = np.flatnonzero(~found.settled & (found.status < Status.UNBOUNDED))

@@ -125,10 +125,11 @@ def _bootstraps(plan: Plan, strata_of: StrataOf, rows: dict[str, np.ndarray]) ->
     key, task, count = jax.random.key(plan.seed), Task(bootstrapped, plan.method, scored=False), plan.replicates
     beta, status = rows["beta"], rows["status"][0]
     found = {name: np.full((len(beta) if name.startswith("beta") else 1, len(status)), np.nan) for name in BOOTSTRAP}
-    for i in np.flatnonzero(status < Status.UNBOUNDED).tolist():
+    places = np.flatnonzero(status < Status.UNBOUNDED).tolist()
+    for i in places:
         at = {name: rows[name][0, i] for name in ("within", "between", "ratio")}
         strata, estimate = _model(strata_of(i), **at, beta=beta[:, i])
-        drawn = refits(key, strata, estimate, task, count, count, lambda _: None)
+        drawn = refits(key, strata, estimate, task, count, count, lambda _: None, len(places))
         for name, numbers in _bootstrap(drawn, plan.level).items():
             found[name][:, i] = numbers
     return found

@@ -118,11 +118,12 @@ class SingleRows:
 
     def __init__(self, table: jax.Array, weights: jax.Array, present: jax.Array) -> None:
         """(n, q) table, (n,) weights, and which rows there are; the others become groups of size 0."""
+        weights = jnp.where(present, weights, 1)
+        real = (jnp.isfinite(table) | ~present[:, None]).all() & (jnp.isfinite(weights) & (weights > 0)).all()
+        table, weights = jnp.where(real & present[:, None], table, 0), jnp.where(real, weights, 1)
         first = jax.lax.stop_gradient(table[jnp.argmax(present)])
         self.table, self.first = jnp.where(present[:, None], table, first), first
-        weights = jnp.where(present, weights, 1)
-        real = jnp.isfinite(self.table).all() & (jnp.isfinite(weights) & (weights > 0)).all()
-        nan = jnp.where(real & present.any(), 0, jnp.nan)  # XLA's min and max may pass over NaN
+        nan = jnp.where(real & present.any(), 0, jnp.nan)
         self.extremes = self.table.min(axis=0) + nan, self.table.max(axis=0) + nan
         self.sizes, self.count = jnp.where(present, weights, 0), present.sum()
         self.log_weights = jnp.log(weights).sum()

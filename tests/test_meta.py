@@ -211,6 +211,24 @@ def test_a_batch_with_missing_and_bad_studies(x64):
         assert np.isnan(getattr(found, field)[3:]).all(), field
 
 
+def test_a_bad_dataset_leaves_derivatives_of_the_others(x64):
+    """Whatever is wrong with it, or missing: an effect or a variance, a variance of 0 or below, infinity."""
+    y, v = (np.tile(row, (6, 1)) for row in log_risk_ratios())
+    y[0, 3], v[1, 4], v[2, 0], v[3, 1], y[4, 2] = np.nan, np.nan, -1.0, 0.0, np.inf
+    latitude = np.arange(13.0)
+
+    def loss(moved, y, v, place):
+        found = jaxre.meta_analysis(y + moved[0] * place, v + moved[1] * place)
+        return jnp.where(found.status < jaxre.Status.UNBOUNDED, found.tau2 + found.beta_se[0], 0)
+
+    total = lambda moved, y, v: jax.vmap(loss, (None, 0, 0, None))(moved, y, v, latitude).sum()
+    found, one = jax.jit(jax.grad(total))(jnp.zeros(2), y, v), jax.jit(jax.grad(loss))
+    expected = one(jnp.zeros(2), y[5], v[5], latitude)
+    for missing in (3, 4):
+        expected += one(jnp.zeros(2), *(np.delete(row, missing) for row in (y[5], v[5], latitude)))
+    np.testing.assert_allclose(found, expected, rtol=1e-10)  # the same sums in batches and strata of other widths
+
+
 def test_homogeneous_studies():
     """tau2 is exactly 0 with both ends of its interval there; negative untruncated estimates are kept."""
     y, v = np.array([1.0, 1.01, 0.99, 1.0]), np.full(4, 0.5)
