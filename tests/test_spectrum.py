@@ -1,9 +1,11 @@
 """A design in spectral form against dense algebra, and the bounds of its proof against what they bound."""
 
 import dataclasses
+import itertools
 
 import dense
 import designs
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from jaxre.proof import MESH, PARTS, proof_of
 from jaxre.search import quick_search
 from jaxre.shared import reduce_rows
 from jaxre.shared_design import shared_design
-from jaxre.spectrum import Coordinates, log_of_product, spectral_curve
+from jaxre.spectrum import Coordinates, log_of_product, spectral_curve, spectral_profile
 
 DESIGNS = ("one giant", "unequal", "balanced", "pairs of sizes", "three groups")
 
@@ -55,6 +57,21 @@ def test_covariance_of_the_coefficients_is_dense(name, p):
         expected = np.linalg.inv(full.T @ np.linalg.solve(h, full))
         # the dense inverse has the condition of H: 1e6 times the largest group
         np.testing.assert_allclose(ours, expected, atol=1e-13 * (1 + 100 * ratio) * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("restricted", [False, True])
+def test_derivatives_of_the_profile_are_those_of_its_values(restricted, x64):
+    """1e-12: some terms of one sign."""
+    spectrum = made("unequal", 3, restricted)[2].spectrum
+    t = np.random.default_rng(3).chisquare(1, size=len(spectrum.values))
+    outcome = Coordinates(squares=t, floor=jnp.float64(2), valid=jnp.array(True))
+    at = lambda ratio: spectral_profile(spectrum, outcome, ratio)
+    for ratio in (0.0, 0.3, 20.0):
+        here, derived = jax.jvp(at, (jnp.float64(ratio),), (jnp.float64(1),))
+        for name, order in (("quadratic", 3), ("log_det", 2)):
+            names = [name, *(f"{name}_{i}" for i in range(1, order + 1))]
+            for lower, higher in itertools.pairwise(names):
+                np.testing.assert_allclose(getattr(here, higher), getattr(derived, lower), rtol=1e-12, err_msg=higher)
 
 
 @pytest.mark.parametrize("restricted", [False, True])
