@@ -1,9 +1,8 @@
-"""What comes of one fit: its numbers, and what can be asked of it."""
+"""What can be asked of one fit: tests, intervals, predictions, criticism, tables, each by a pure function."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -27,6 +26,7 @@ from jaxre.components import Components
 from jaxre.criteria import Criteria, criteria
 from jaxre.distributions import level_of
 from jaxre.exact import ExactInterval, FTest, exact_interval, f_test
+from jaxre.fit_numbers import FitNumbers
 from jaxre.group_effects import GroupEffects, expected_ranks, group_effects
 from jaxre.icc import IccMeasures, icc_measures
 from jaxre.inference import (
@@ -43,98 +43,25 @@ from jaxre.inference import (
 )
 from jaxre.influence import Influence, influence
 from jaxre.information import Information, information
-from jaxre.moments import GroupMoments, Strata, in_order
+from jaxre.moments import GroupMoments, Strata
 from jaxre.null import LikelihoodRatioTest, likelihood_ratio_test
-from jaxre.observations import Observations, precisions
+from jaxre.observations import precisions
 from jaxre.prediction import Predictions, places_of, predictions
-from jaxre.profile_interval import PARAMETERS, Peak, ProfileInterval, checked, profile_interval
+from jaxre.profile_interval import ProfileInterval, checked, profile_interval
 from jaxre.replicates import Statistic
 from jaxre.residuals import Residuals, residuals
-from jaxre.search import KEPT_OPTIMA
 from jaxre.settings import host_settings
-from jaxre.status import Status
 from jaxre.wald import WaldInterval, wald_interval
 
 MOST_RANKED = 10_000  # groups whose expected ranks are in a table unasked
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class Fit:
-    """A fitted one-way random-effects model: NumPy arrays and Python numbers, all in double precision.
+class Fit(FitNumbers):
+    """A fitted one-way random-effects model, and what can be asked of it; the fields are those of `FitNumbers`.
 
-    Printed, it is the summary of the fit. See `Estimate` for what each number is.
+    Printed, it is the summary of the fit.
     """
-
-    method: str
-    """"reml", "ml" or "anova"."""
-    between: float
-    """[y^2], variance between groups; exactly 0 on the boundary."""
-    within: float
-    """[y^2], variance within groups."""
-    between_untruncated: float
-    """[y^2], analysis of variance before truncation at 0; equal to between for the other methods."""
-    ratio: float
-    """[1], between / within."""
-    icc: float
-    """[1], between / (between + within)."""
-    beta: np.ndarray
-    """(p,) [y/x], coefficients, the intercept first."""
-    beta_se: np.ndarray
-    """(p,) [y/x], standard errors."""
-    beta_cov: np.ndarray
-    """(p, p) [(y/x)^2], covariance of beta."""
-    coefficients: tuple[str, ...]
-    """names in the order of beta."""
-    log_likelihood: float
-    """[nat], restricted for REML, full for the other methods (for the analysis of variance at its estimates)."""
-    status: Status
-    """what became of the fit; `status.message` says it in words."""
-    certified: bool
-    """the optimum is proven to be the global one; True for the closed form of the analysis of variance."""
-    optima: int
-    """how many local optima the likelihood has."""
-    optima_ratio: np.ndarray
-    """(optima,) [1], their ratios, ascending."""
-    gap: float
-    """[nat], -2 log-likelihood of the second-best optimum less that of the best; infinite when there is one."""
-    steps: int
-    """steps of the optimiser."""
-    groups: np.ndarray
-    """(J,) group labels in order of first appearance."""
-    sizes: np.ndarray
-    """(J,) [1], rows in each group."""
-    blup: np.ndarray
-    """(J,) [y], predicted group effects."""
-    blup_se: np.ndarray
-    """(J,) [y], standard errors of the predictions, the uncertainty of beta included, that of the variances not."""
-    n: int
-    """rows used."""
-    dropped: int
-    """rows left out because of missing values."""
-    slots: GroupMoments
-    """`moments` in the order in which the labels are coded."""
-    observations: Observations
-    """the rows used; where nothing had to be converted or left out, the arrays that were passed, not copies."""
-
-    @property
-    def p(self) -> int:
-        """Number of coefficients."""
-        return len(self.beta)
-
-    @functools.cached_property
-    def moments(self) -> GroupMoments:
-        """Sufficient statistics by group, in the order of `groups`, for the pure functions."""
-        return in_order(self.slots, self.observations.groups.order)
-
-    @property
-    def criterion(self) -> float:
-        """[nat], -2 times the log-likelihood."""
-        return -2 * self.log_likelihood
-
-    @property
-    def components(self) -> Components:
-        """The two variances."""
-        return Components(within=self.within, between=self.between)
 
     def summary(self, level: float = 0.95, df: str | None = None, *, groups: bool = False) -> str:
         """The fit in words and tables, with tests and intervals; also what `print` shows.
@@ -146,7 +73,7 @@ class Fit:
 
     def inference(self, level: float = 0.95, df: str | None = None) -> Inference:
         """What `print` shows: tests and intervals of coefficients and variances, the exact F test, criteria."""
-        return infer(self.moments, self.components, self._peak, self.method, df, level)
+        return infer(self.moments, self.components, self.peak, self.method, df, level)
 
     def coefficient_tests(
         self, contrasts: ArrayLike | None = None, *, df: str | None = None, level: float = 0.95
@@ -185,7 +112,7 @@ class Fit:
     def wald_interval(self, parameter: str | int, level: float = 0.95) -> WaldInterval:
         """Interval from the curvature of the likelihood; see `jaxre.wald_interval`. Coefficients by name or place."""
         words = {
-            "parameter": self._place(parameter),
+            "parameter": self.place_of(parameter),
             "restricted": self.method != "ml",
             "kind": information_of(self.method),
         }
@@ -207,12 +134,12 @@ class Fit:
             raise ValueError(
                 "the analysis of variance maximises no likelihood: use exact_interval, bootstrap, or method='reml'."
             )
-        parameter = self._place(parameter)
+        parameter = self.place_of(parameter)
         if restricted is None:
             restricted = self.method == "reml" and isinstance(parameter, str)
         level, parameter = level_of(level), checked(parameter, self.p, restricted)
         if restricted == (self.method == "reml"):
-            return profile_of_one(self.moments, self._peak, parameter, level, restricted)
+            return profile_of_one(self.moments, self.peak, parameter, level, restricted)
         with host_settings(), np.errstate(all="ignore"):
             return as_numpy(profile_interval(self.moments, parameter, level, restricted=restricted))
 
@@ -335,26 +262,6 @@ class Fit:
     def _groups(self, level: float, ranked: bool) -> tuple[GroupEffects, Any]:
         words = {"method": self.method, "ranked": ranked}
         return on_groups(_group_effects, self.moments, self.components, level_of(level), **words)
-
-    def _place(self, parameter: str | int) -> str | int:
-        """A coefficient's place instead of its name."""
-        named = isinstance(parameter, str) and parameter not in PARAMETERS and parameter in self.coefficients
-        return self.coefficients.index(str(parameter)) if named else parameter
-
-    @property
-    def _peak(self) -> Peak:
-        ratios = np.full(KEPT_OPTIMA, np.nan)
-        ratios[: len(self.optima_ratio)] = self.optima_ratio
-        return Peak(
-            ratio=self.ratio,
-            between=self.between,
-            within=self.within,
-            beta=self.beta,
-            optima=self.optima,
-            optima_ratio=ratios,
-            certified=self.certified,
-            status=int(self.status),
-        )
 
     @property
     def _words(self) -> dict[str, Any]:

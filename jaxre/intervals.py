@@ -72,6 +72,7 @@ def facts_of(at: Profile, curve: Curve) -> Facts:
     steep, per_climb = -curve.n * at.quadratic_1, 1 / at.log_det_1
     per_first = 1 / at.quadratic_1
     bend, kind = -at.quadratic_2 * per_first, jnp.finfo(at.ratio.dtype)
+    whole = -at.quadratic_3 > float(kind.tiny) / float(kind.eps) ** 2  # what underflowed is below its rounding
     return Facts(
         ratio=at.ratio,
         quadratic=at.quadratic,
@@ -79,9 +80,7 @@ def facts_of(at: Profile, curve: Curve) -> Facts:
         steep=steep,
         climb=at.log_det_1,
         bend=bend,
-        fall=jnp.where(
-            -at.quadratic_3 > float(kind.tiny) / float(kind.eps) ** 2, at.quadratic_3 * per_first - bend * bend, jnp.nan
-        ),
+        fall=jnp.where(whole, at.quadratic_3 * per_first - bend * bend, jnp.nan),
         need=at.log_det_1 / curve.n - at.log_det_2 * per_climb,
         root=at.quadratic - steep * per_climb,
         per_climb=per_climb,

@@ -18,14 +18,8 @@ from jaxre.eager import bucketed, in_one_program, is_alone, is_little
 from jaxre.edges import VARIANCES, families_of
 from jaxre.effects import NormalEquations, normal_equations
 from jaxre.estimate import Estimate, ml, reml
-from jaxre.level_set import (
-    FINE,
-    ROUGH,
-    Extremes,
-    LevelSet,
-    quick_extremes,
-    whole_extremes,
-)
+from jaxre.extremes import Extremes, quick_extremes, whole_extremes
+from jaxre.level_set import FINE, ROUGH, LevelSet
 from jaxre.moments import GroupMoments, Strata
 from jaxre.profile import score
 from jaxre.records import record

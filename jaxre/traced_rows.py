@@ -40,7 +40,7 @@ class TracedRows:
         valid = finite.all() & known
         self.table = jnp.where(valid, table, 0)
         self.first = jax.lax.stop_gradient(self.table[0])  # what is taken from all rows, and put back
-        nan = jnp.where(finite.all(axis=0), 0, jnp.nan)
+        nan = jnp.where(finite.all(axis=0), 0, jnp.nan)  # from which the moments know
         self.extremes = self.table.min(axis=0) + nan, self.table.max(axis=0) + nan
         self.weights = self.log_weights = None
         self.sizes: Any
@@ -123,7 +123,7 @@ class SingleRows:
         table, weights = jnp.where(real & present[:, None], table, 0), jnp.where(real, weights, 1)
         first = jax.lax.stop_gradient(table[jnp.argmax(present)])
         self.table, self.first = jnp.where(present[:, None], table, first), first
-        nan = jnp.where(real & present.any(), 0, jnp.nan)
+        nan = jnp.where(real & present.any(), 0, jnp.nan)  # from which the moments know
         self.extremes = self.table.min(axis=0) + nan, self.table.max(axis=0) + nan
         self.sizes, self.count = jnp.where(present, weights, 0), present.sum()
         self.log_weights = jnp.log(weights).sum()

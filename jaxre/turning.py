@@ -1,4 +1,4 @@
-"""Where an edge turns: the search for the change of sign of its derivative along an angle; see `level_set`."""
+"""Where an edge turns: the search for the change of sign of its derivative along an angle; see `extremes`."""
 
 from __future__ import annotations
 

@@ -75,6 +75,17 @@ def test_equal_keys_give_equal_answers_whatever_the_chunk():
     np.testing.assert_array_equal(legacy.replicates["within"], other.replicates["within"][:10])
 
 
+def test_few_replicates_are_the_first_of_many(monkeypatch):
+    """Programs that compile sooner and ones that run sooner, which round differently: 1e-12, as the estimates."""
+    statistic = lambda fit: jnp.stack([fit.between, fit.within, fit.log_likelihood])
+    few = bootstrap(dyestuff(), KEY, statistic, replicates=600, progress=False)
+    monkeypatch.setattr(replicates, "FEW", 0)
+    many = bootstrap(dyestuff(), KEY, statistic, replicates=600, progress=False)
+    scale = abs(many.replicates).max(axis=0)
+    np.testing.assert_allclose(few.replicates / scale, many.replicates / scale, rtol=0, atol=1e-12)
+    np.testing.assert_array_equal(few.status, many.status)
+
+
 def test_intervals_are_order_statistics_and_their_reflection():
     """q((B + 1) a), interpolated between neighbours."""
     drawn, (percentile, basic) = of_dyestuff().replicates["icc"], (of_dyestuff(), of_dyestuff(kind="basic"))

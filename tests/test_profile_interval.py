@@ -20,7 +20,8 @@ from jaxre import datasets
 from jaxre.curve import curve
 from jaxre.edges import families_of
 from jaxre.effects import normal_equations
-from jaxre.level_set import FINE, LevelSet, log_within_edges, quick_extremes, whole_extremes
+from jaxre.extremes import quick_extremes, whole_extremes
+from jaxre.level_set import FINE, LevelSet, log_within_edges
 from jaxre.profile_interval import PARAMETERS, ProfileInterval, profile_interval, profile_intervals
 from jaxre.stacking import padded
 
