@@ -14,8 +14,9 @@ import numpy as np
 from jaxre.records import record
 from jaxre.rows import Array
 
-TILE = 1 << 19  # numbers that are worked on at once, so that they stay in the cache
-NARROWEST = 64
+TILE = 1 << 19  # numbers that are kept at once, so that they stay in the cache
+SLAB = 1 << 16  # and of those, that all that can be done is done on before the next
+NARROWEST, WIDEST = 64, 8192  # columns of a tile
 SAMPLED = 16  # rows that say how an outcome is scaled
 MODEST = 400  # binary exponents of the scale up to which squares neither overflow nor vanish without it
 
@@ -60,19 +61,19 @@ def passes_on_host(inner: np.ndarray, sizes: np.ndarray, y: np.ndarray, wanted: 
     `inner` (n, w) is the basis of the covariates less their group means. Columns that are not `wanted` may be left as
     if they were missing.
     """
-    rows, count = y.shape
-    groups = slices(sizes)
+    count, width, slabs = y.shape[1], inner.shape[1], slabs_of(sizes, y.shape[1])
+    kept = len(y) if width else largest_slab(slabs)
     made = Passes(
         pilot=y[0].copy(),
         scale=np.empty(count),
-        sums=np.empty((len(groups), count)),
-        inside=np.empty((inner.shape[1], count)),
+        sums=np.empty((len(sizes), count)),
+        inside=np.empty((width, count)),
         floor=np.empty(count),
     )
     with np.errstate(all="ignore"):  # what is missing, infinite or overflows ends in a status
-        for part, room in tiles(rows, count, 2 if inner.shape[1] else 1):
+        for part, room in tiles(kept, count, 2 if width else 1):
             if wanted is None or wanted[part].any():
-                _passes(inner, groups, y[:, part], part, made, room)
+                _passes(inner, slabs, y[:, part], part, made, room)
             else:
                 for leaf in (made.pilot, made.scale, made.sums, made.inside, made.floor):
                     leaf[..., part] = np.nan
@@ -85,79 +86,127 @@ def slices(sizes: np.ndarray) -> list[slice]:
     return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
 
+Slab = tuple[slice, list[tuple[int, slice]]]
+
+
+def slabs_of(sizes: np.ndarray, columns: int) -> list[Slab]:
+    """Groups one after the other, as many at a time as have few rows: their rows; and of each its place, and its rows
+    among those."""
+    most, slabs = SLAB // max(1, min(columns, WIDEST)), list[Slab]()
+    for place, rows in enumerate(slices(sizes)):
+        if not slabs or rows.stop - slabs[-1][0].start > most:
+            slabs.append((rows, []))
+        whole, members = slabs[-1]
+        members.append((place, slice(rows.start - whole.start, rows.stop - whole.start)))
+        slabs[-1] = slice(whole.start, rows.stop), members
+    return slabs
+
+
+def largest_slab(slabs: list[Slab]) -> int:
+    """Its rows."""
+    return max(rows.stop - rows.start for rows, _ in slabs)
+
+
 def tiles(rows: int, count: int, rooms: int) -> Iterator[tuple[slice, np.ndarray]]:
     """Tiles of so many columns that they stay in the cache, and memory (rooms, rows, columns) to work in."""
-    width = min(count, max(NARROWEST, TILE // rows // NARROWEST * NARROWEST))
+    most = min(WIDEST, max(NARROWEST, TILE // rows))
+    width = -(-count // -(-count // most))  # all of about one width
+    width = min(count, -(-width // NARROWEST) * NARROWEST)
     room = np.empty(rooms * rows * width)
     for start in range(0, count, width):
         columns = min(width, count - start)
         yield slice(start, start + columns), room[: rooms * rows * columns].reshape(rooms, rows, columns)
 
 
-def _passes(inner: np.ndarray, groups: list[slice], y: np.ndarray, part: slice, made: Passes, room: np.ndarray) -> None:
-    """One tile of the passes, in place."""
-    block, pilot = room[0], made.pilot[part]
+def _passes(inner: np.ndarray, slabs: list[Slab], y: np.ndarray, part: slice, made: Passes, room: np.ndarray) -> None:
+    """One tile of the passes, in place; the rows are kept only for the covariates."""
+    pilot, many = made.pilot[part], inner.shape[1] > 0
     reach = abs(y[:: max(1, len(y) // SAMPLED)] - pilot).max(axis=0)
-    made.scale[part], later = centred(y, pilot, np.where(np.isfinite(reach), reach, 0), block)
-    sums, mean = made.sums[:, part], np.empty(block.shape[1])
-    for total, rows in zip(sums, groups, strict=True):
-        np.add.reduce(block[rows], axis=0, out=total)
-        block[rows] -= np.divide(total, rows.stop - rows.start, out=mean)
-    if inner.shape[1]:
+    made.scale[part], now, later = scaling(np.where(np.isfinite(reach), reach, 0))
+    sums, mean, floor = made.sums[:, part], np.empty(y.shape[1]), np.zeros(y.shape[1])
+    for rows, members in slabs:
+        block = room[0, rows] if many else room[0, : rows.stop - rows.start]
+        less_pilot(y[rows], pilot, now, block)
+        for place, of_group in members:
+            np.add.reduce(block[of_group], axis=0, out=sums[place])
+            block[of_group] -= np.divide(sums[place], of_group.stop - of_group.start, out=mean)
+        if not many:
+            floor += np.einsum("ij,ij->j", block, block)
+    if many:
+        block = room[0]
         inside = inner.T @ block
         block -= np.matmul(inner, inside, out=room[1])
         made.inside[:, part] = inside * later
-    made.floor[part] = np.einsum("ij,ij->j", block, block) * later * later
+        floor = np.einsum("ij,ij->j", block, block)
+    made.floor[part] = floor * later * later
     sums *= later
 
 
 def centred(y: np.ndarray, pilot: np.ndarray, reach: np.ndarray, block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """y less the pilot in `block`; the power of two that brings `reach` below 1, and what of it is still to be applied:
     it may as well multiply the sums, unless they could overflow."""
+    scale, now, later = scaling(reach)
+    less_pilot(y, pilot, now, block)
+    return scale, later
+
+
+def scaling(reach: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    """The power of two that brings `reach` below 1; what of it is to be applied at once, None if it is 1; and later."""
     exponent = np.clip(-np.frexp(reach)[1], -1022, 1022)
     scale = np.ldexp(1.0, exponent)
     if abs(exponent).max() <= MODEST:
-        np.subtract(y, pilot, out=block)
-        return scale, scale
+        return scale, None, scale
     now = np.where(abs(exponent) > MODEST, scale, 1.0)
+    return scale, now, scale / now
+
+
+def less_pilot(y: np.ndarray, pilot: np.ndarray, now: np.ndarray | None, block: np.ndarray) -> None:
+    """Rows less the pilot in `block`, times `now`."""
+    if now is None:
+        np.subtract(y, pilot, out=block)
+        return
     np.multiply(y, now, out=block)
     block -= pilot * now
-    return scale, scale / now
 
 
 def sums_on_host(sizes: np.ndarray, y: np.ndarray) -> GroupSums:
     """The sums of y (n, datasets), NaN where a value is missing; rows in the order of their groups, of these sizes."""
-    rows, count = y.shape
-    groups = slices(sizes)
+    count, slabs = y.shape[1], slabs_of(sizes, y.shape[1])
     made = GroupSums(
         low=np.empty(count),
         high=np.empty(count),
         scale=np.empty(count),
-        sizes=np.empty((len(groups), count)),
-        sums=np.empty((len(groups), count)),
+        sizes=np.empty((len(sizes), count)),
+        sums=np.empty((len(sizes), count)),
         within=np.empty(count),
     )
     with np.errstate(all="ignore"):
-        for part, room in tiles(rows, count, 1):
-            _sums(groups, y[:, part], part, made, room[0])
+        for part, room in tiles(largest_slab(slabs), count, 1):
+            _sums(slabs, y[:, part], part, made, room[0])
     return made
 
 
-def _sums(groups: list[slice], y: np.ndarray, part: slice, made: GroupSums, block: np.ndarray) -> None:
+def _sums(slabs: list[Slab], y: np.ndarray, part: slice, made: GroupSums, room: np.ndarray) -> None:
     """One tile of the sums, in place."""
-    missing = np.isnan(y)
-    low = made.low[part] = np.fmin.reduce(y, axis=0)
-    high = made.high[part] = np.fmax.reduce(y, axis=0)
-    made.scale[part], later = centred(y, low, np.where(high > low, high / 2 - low / 2, 0), block)
-    gone, sums, sizes, mean = np.flatnonzero(missing), made.sums[:, part], made.sizes[:, part], np.empty(len(low))
-    flat = block.reshape(-1)
-    flat[gone] = 0
-    for total, size, rows in zip(sums, sizes, groups, strict=True):
-        np.add.reduce(block[rows], axis=0, out=total)
-        np.subtract(rows.stop - rows.start, count_true(missing[rows]), out=size)
-        block[rows] -= np.divide(total, np.maximum(size, 1, out=mean), out=mean)
-    flat[gone] = 0
-    made.within[part] = np.einsum("ij,ij->j", block, block) * later * later
+    low, high = made.low[part], made.high[part]
+    low[:], high[:] = np.nan, np.nan
+    for rows, _ in slabs:
+        np.fmin(low, np.fmin.reduce(y[rows], axis=0), out=low)
+        np.fmax(high, np.fmax.reduce(y[rows], axis=0), out=high)
+    made.scale[part], now, later = scaling(np.where(high > low, high / 2 - low / 2, 0))
+    sums, sizes, mean, within = made.sums[:, part], made.sizes[:, part], np.empty(len(low)), np.zeros(len(low))
+    for rows, members in slabs:
+        block, missing = room[: rows.stop - rows.start], np.isnan(y[rows])
+        less_pilot(y[rows], low, now, block)
+        gone, flat = np.flatnonzero(missing), block.reshape(-1)
+        flat[gone] = 0
+        for place, of_group in members:
+            np.add.reduce(block[of_group], axis=0, out=sums[place])
+            np.subtract(of_group.stop - of_group.start, count_true(missing[of_group]), out=sizes[place])
+            block[of_group] -= np.divide(sums[place], np.maximum(sizes[place], 1, out=mean), out=mean)
+        flat[gone] = 0
+        within += np.einsum("ij,ij->j", block, block)
+    made.within[part] = within * later * later
     sums *= later
 
 

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 
 MANY = 20_000  # rows from which on a pass is worth saving
+TURNED = 4096  # rows of covariates that are turned into columns at a time, while they stay in the cache
 RUN = 2048  # rows whose products are added up before they join the others
 SPREAD = 1e-4  # mean square within groups, as a share of the squared range, from which on means need no correction
 NEGLIGIBLE = 2e-3  # eps over the relative error that may be left in a group mean, 1e-13 of its standard error
@@ -94,7 +95,9 @@ class HostRows:
             part = slice(start, min(start + self.block, rows))
             block = buffer[:, : part.stop - start]
             if self.covariates is not None:
-                np.multiply(self.covariates[part].T, scale[:-1, None], out=block[:-1])
+                for first in range(0, block.shape[1], TURNED):
+                    rows_of = slice(first, first + TURNED)
+                    np.multiply(self.covariates[part][rows_of].T, scale[:-1, None], out=block[:-1, rows_of])
             np.multiply(self.values[part], scale[-1], out=block[-1])
             yield block, self.codes[part], None if weights is None else weights[part]
 

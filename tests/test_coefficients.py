@@ -153,7 +153,7 @@ def test_interval_is_the_inversion_of_the_test():
 
 def test_a_batch_with_a_bad_member():
     rng = np.random.default_rng(3)
-    outcomes = rng.normal(size=(4, 35)) + 2 * rng.normal(size=(4, 6))[:, GROUPS]
+    outcomes = rng.normal(size=(4, len(GROUPS))) + 2 * rng.normal(size=(4, 6))[:, GROUPS]
     outcomes[2] = 1.0  # constant
     both = np.eye(3)[1:]
     x = bulls_with_covariates()[2]

@@ -118,7 +118,7 @@ def test_degenerate_input_and_words():
 @pytest.mark.parametrize("method", METHODS)
 def test_batched_as_alone(method):
     y, groups, _ = designs.simulate(34, designs.SIZES["unequal"])
-    outcomes = y + np.random.default_rng(0).normal(size=(4, 35))
+    outcomes = y + np.random.default_rng(0).normal(size=(4, len(y)))
 
     def one(y, between):
         moments = jaxre.group_moments(y, groups)

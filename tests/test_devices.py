@@ -14,8 +14,8 @@ ROOT = Path(__file__).parent.parent
 DATA = """
 import numpy as np
 rng = np.random.default_rng(0)
-groups = np.repeat(np.arange(6), 5)
-values = rng.normal(size=(30, 600)) + rng.normal(size=(6, 600))[groups]
+groups = np.repeat(np.arange(6), 3)
+values = rng.normal(size=(18, 600)) + rng.normal(size=(6, 600))[groups]
 values[3, ::7] = np.nan
 """
 
@@ -49,7 +49,7 @@ jax.config.update("jax_cpu_collectives_implementation", "gloo")
 place, port, source, out = int(sys.argv[1]), *sys.argv[2:]
 jax.distributed.initialize(f"localhost:{port}", num_processes=2, process_id=place)
 assert jax.process_count() == 2
-values, groups = Store(source), np.repeat(np.arange(6), 5)
+values, groups = Store(source), np.repeat(np.arange(6), 3)
 part = jaxre.share(values.shape[1])
 fits = jaxre.fit_many(values[:, part], groups)
 assert values.asked == [part], values.asked

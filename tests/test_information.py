@@ -13,22 +13,22 @@ from jaxre import Components
 
 pytestmark = pytest.mark.usefixtures("x64")
 
-SIZES = (5, 2, 7, 5, 7, 9)
+SIZES = (4, 2, 3, 4, 3, 5)
 GROUPS = np.repeat(np.arange(6), SIZES)
 
 
 def data(p=3, seed=0):
     rng = np.random.default_rng(seed)
-    y = rng.normal(size=35) + rng.normal(size=6)[GROUPS]
-    return y, rng.normal(size=(35, p - 1)) if p > 1 else None
+    y = rng.normal(size=len(GROUPS)) + rng.normal(size=6)[GROUPS]
+    return y, rng.normal(size=(len(GROUPS), p - 1)) if p > 1 else None
 
 
 def dense_matrices(x, within, between):
-    design = dense.design(35, x)
+    design = dense.design(len(GROUPS), x)
     shared = (GROUPS[:, None] == GROUPS).astype(float)
-    inverse = np.linalg.inv(within * np.eye(35) + between * shared)
+    inverse = np.linalg.inv(within * np.eye(len(GROUPS)) + between * shared)
     inner = inverse @ design
-    return inverse, inverse - inner @ np.linalg.solve(design.T @ inner, inner.T), [np.eye(35), shared]
+    return inverse, inverse - inner @ np.linalg.solve(design.T @ inner, inner.T), [np.eye(len(GROUPS)), shared]
 
 
 @pytest.mark.parametrize("p", [1, 3])
@@ -110,7 +110,7 @@ def test_boundary_has_an_infinite_error_on_the_log_scale():
 
 
 def test_batched_as_alone():
-    outcomes = np.random.default_rng(2).normal(size=(5, 35)) + np.repeat(np.eye(6)[0] * 2, SIZES)
+    outcomes = np.random.default_rng(2).normal(size=(5, len(GROUPS))) + np.repeat(np.eye(6)[0] * 2, SIZES)
 
     def about(y):
         moments = jaxre.group_moments(y, GROUPS)

@@ -8,7 +8,7 @@ from slow import slow
 import jaxre
 from jaxre.columns_of_inference import OF_GROUPS
 
-SIZES = [5, 2, 7, 5, 7, 9]
+SIZES = [4, 2, 3, 4, 3, 5]
 GROUPS = designs.labels(SIZES)
 
 

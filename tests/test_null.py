@@ -227,7 +227,7 @@ def test_the_key_decides():
 
 def test_the_outcome_plays_no_part():
     _, groups, x = designs.simulate(7, designs.SIZES["unequal"], p=2)
-    one, other = (np.random.default_rng(seed).normal(size=35) for seed in (1, 2))
+    one, other = (np.random.default_rng(seed).normal(size=len(groups)) for seed in (1, 2))
     draws = [null_statistics(designs.moments(y, groups, x), key(), 500) for y in (one, 1000 * other)]
     # covariates are rotated by the same matrix whatever the outcome
     np.testing.assert_allclose(*draws, rtol=1e-9, atol=1e-12)
@@ -251,7 +251,7 @@ def test_batch_with_bad_datasets():
     """By group, sizes concrete and the rest traced. Datasets without an estimate give NaN, and spoil no other."""
     y, groups, _ = designs.simulate(31, designs.SIZES["unequal"], ratio=1.0)
     flat = np.concatenate([np.linspace(-1, 1, k) for k in designs.SIZES["unequal"]])  # group means 0: on the boundary
-    rows = np.stack([y, np.where(np.arange(35) == 4, np.nan, y), flat, np.full(35, 0.1), groups + 0.5])
+    rows = np.stack([y, np.where(np.arange(len(y)) == 4, np.nan, y), flat, np.full(len(y), 0.1), groups + 0.5])
 
     @jax.jit
     @jax.vmap

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 import jaxre
+from jaxre import observations
 
 Y = np.array([3.0, 5.0, 11.0, 9.0, 7.0, 6.0, 8.0, 12.0])
 G = np.array([0, 0, 1, 1, 2, 2, 1, 0])
@@ -303,3 +304,15 @@ def test_integers_over_the_whole_range_of_their_type(kind):
     assert fit.groups.dtype == kind
     assert fit.groups.tolist() == np.unique(labels).tolist()
     assert (fit.sizes == 2).all()
+
+
+@pytest.mark.parametrize("rows", [0, 5, 64, 1000])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_smallest_and_largest_of_many_rows_in_blocks(rows, order, monkeypatch):
+    monkeypatch.setattr(observations, "AT_ONCE", 500)
+    x = np.asarray(np.random.default_rng(rows).normal(size=(rows + 1, 3)), order=order)
+    y = -x[:, 0]
+    low, high = observations.extremes(y, x)
+    np.testing.assert_array_equal([low, high], [[*x.min(axis=0), y.min()], [*x.max(axis=0), y.max()]])
+    x[rows // 2, 1] = np.nan
+    assert np.isnan(observations.extremes(y, x)).any(axis=0).tolist() == [False, True, False, False]

@@ -36,7 +36,7 @@ def gpu(monkeypatch):
 
 def sample(p, missing):
     rng = np.random.default_rng(p)
-    sizes = [1, 5, 2, 2, 9, 4]
+    sizes = [1, 3, 2, 2, 5, 4]
     groups = rng.permutation(designs.labels(sizes))
     x = None if p == 1 else rng.normal(size=(len(groups), p - 1))
     spread = np.array([0, 0.3, 1, 3])[np.arange(COUNT) % 4]

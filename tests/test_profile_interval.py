@@ -232,7 +232,7 @@ def test_boundary():
 
 
 def test_zero_can_be_within_reach_of_a_positive_estimate():
-    y, groups, _ = designs.simulate(0, designs.SIZES["unequal"], 0.4)
+    y, groups, _ = designs.simulate(4, designs.SIZES["unequal"], 0.4)
     strata = designs.strata(y, groups)
     wide, narrow = every(strata, 0.9999), every(strata, 0.05)
     assert jaxre.ml(strata).between > 0

@@ -8,7 +8,7 @@ import jaxre
 from jaxre.columns_of_inference import BOOTSTRAP, BOOTSTRAPPED, DRAWN, SIMULATED
 from jaxre.simulated import bootstrapped
 
-SIZES = [5, 2, 7, 5, 7, 9]
+SIZES = [4, 2, 3, 4, 3, 5]
 WORDS = {"draws": 3000, "replicates": 200, "seed": 7}
 
 

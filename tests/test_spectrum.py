@@ -130,7 +130,8 @@ def test_a_finer_mesh_bounds_no_worse(monkeypatch):
 @pytest.mark.parametrize("p", [1, 3])
 @pytest.mark.parametrize("name", DESIGNS)
 def test_passes_on_the_host_are_those_on_the_device(name, p, tile, monkeypatch):
-    monkeypatch.setattr("jaxre.passes.TILE", tile)  # a tile of 64 datasets, or one of all
+    monkeypatch.setattr("jaxre.passes.TILE", tile)  # tiles of 64 datasets and 36, or one of all
+    monkeypatch.setattr("jaxre.passes.SLAB", max(500, tile))  # slabs of few rows, or of all
     groups, _, design = made(name, p)
     rng = np.random.default_rng(3)
     size = 10.0 ** rng.choice([-180, -3, 0, 2, 180], 100)
@@ -149,6 +150,7 @@ def test_passes_on_the_host_are_those_on_the_device(name, p, tile, monkeypatch):
 @pytest.mark.parametrize("name", DESIGNS)
 def test_sums_with_missing_values_on_the_host_are_those_on_the_device(name, tile, monkeypatch):
     monkeypatch.setattr("jaxre.passes.TILE", tile)
+    monkeypatch.setattr("jaxre.passes.SLAB", max(500, tile))
     groups, _, _ = made(name, 1)
     rng, count = np.random.default_rng(5), groups.max() + 1
     size = 10.0 ** rng.choice([-180, -3, 0, 2, 180], 100)
@@ -172,7 +174,7 @@ def test_missing_values_in_very_many_rows_are_counted():
 
 
 def test_passes_on_the_host_say_what_is_missing_infinite_or_beyond_the_sample():
-    groups, _, design = made("unequal", 1)
+    groups, _, design = made("one giant", 1)
     y = np.random.default_rng(4).normal(size=(len(groups), 5))
     y[3, 1], y[4, 2], y[5, 3] = np.nan, np.inf, 1e300
     floor = passes_on_host(design.inner, design.sizes, y).floor

@@ -59,7 +59,7 @@ def test_one_row_for_the_fit():
     assert {len(column) for column in table.values()} == {1}
     assert table["aic"][0] == pytest.approx(fit.criterion + 2 * 4, rel=1e-13)
     assert table["method"][0] == "reml"
-    assert (table["n"][0], table["groups"][0], table["icc"][0]) == (35, 6, fit.icc)
+    assert (table["n"][0], table["groups"][0], table["icc"][0]) == (21, 6, fit.icc)
 
 
 def test_a_row_for_each_group():
