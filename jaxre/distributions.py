@@ -150,12 +150,15 @@ def t_p_value(t: ArrayLike, df: ArrayLike) -> Array:
     Source: Hill (1970), Communications of the ACM 13, 617-619.
     """
     t, df = jnp.asarray(t, float), jnp.asarray(df, float)
-    many = df >= 1e4
-    a = jnp.where(many & (df < jnp.inf), df, 1e4) - 0.5
-    z_2 = jnp.where(df == jnp.inf, t * t, a * jnp.log1p(t * t / (a + 0.5)))
-    b = jnp.where(df == jnp.inf, jnp.inf, 48 * a * a)
+    many, normal = df >= 1e4, df == jnp.inf
+    a = jnp.where(many & ~normal, df, 1e4) - 0.5
+    z_2 = jnp.where(normal, t * t, a * jnp.log1p(t * t / (a + 0.5)))
+    b = 48 * a * a
     third = (((4 * z_2 + 33) * z_2 + 240) * z_2 + 855) / (10 * b * (1 + (0.8 * z_2 * z_2 + 100) / b))
-    z = jnp.where(jnp.isinf(t), jnp.inf, jnp.sqrt(z_2) * (1 + (z_2 + 3 - third) / b))
+    correction = jnp.where(normal, 0.0, (z_2 + 3 - third) / b)
+    inside = (z_2 > 0) & ~jnp.isinf(t)  # at 0 the p-value has a peak, and this derivative is 0
+    z = jnp.sqrt(jnp.where(inside, z_2, 1.0)) * (1 + correction)
+    z = jnp.where(inside, z, jnp.where(jnp.isnan(z_2), z_2, abs(t)))
     return jnp.where(many, erfc(z / jnp.sqrt(2.0)), f_tails(t * t, 1.0, jnp.where(many, 1e4, df))[1])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -13,10 +14,10 @@ from jaxre.components import Components
 from jaxre.distributions import level_of, t_p_value, t_quantile
 from jaxre.eager import in_one_program
 from jaxre.effects import NormalEquations, normal_equations
-from jaxre.estimate import ml, reml
+from jaxre.estimate import ml, reml, solvable
 from jaxre.exact import degrees_of_freedom, exact_interval, f_test, pivot_of, pivot_root
 from jaxre.information import information
-from jaxre.moments import GroupMoments, moments_of
+from jaxre.moments import GroupMoments, Strata, moments_of
 from jaxre.optimum import anova_optimum
 from jaxre.profile import minus_2_log_likelihood, profile, solve
 from jaxre.records import record
@@ -149,32 +150,33 @@ def meta_analysis(
 
 def _analysis(y: Array, v: Array, x: Array | None, level: Array, method: str, test: str) -> MetaAnalysis:
     moments, within = _study_moments(y, v, x)
-    strata = stratify(moments)
+    strata, status = _standing(stratify(moments))
+    within = jnp.where(status >= Status.UNBOUNDED, 1, within)
     equations, scale_2 = normal_equations(strata), strata.frame.scale * strata.frame.scale
     heterogeneity, interval = f_test(strata), exact_interval(strata, level)
     df1, q = heterogeneity.df1, heterogeneity.statistic * heterogeneity.df1
     typical = df1 / profile(equations, jnp.zeros_like(within), True).log_det_1 * within
 
     estimate = ml(strata) if method == "ml" else reml(strata)
-    status, certified, optima = estimate.status, estimate.certified, estimate.optima
+    code, certified, optima = estimate.status, estimate.certified, estimate.optima
     tau2 = untruncated = estimate.between
     if method not in ("reml", "ml"):
-        raw = _by_moments(method, equations, moments, within)
-        untruncated = jnp.where(strata.status == Status.INTERIOR, raw, jnp.nan)
+        untruncated = _by_moments(method, equations, moments, within)
         tau2 = jnp.maximum(untruncated, 0)
         code = jnp.where(untruncated < 0, Status.NEGATIVE, jnp.where(tau2 == 0, Status.BOUNDARY, Status.INTERIOR))
-        status = jnp.maximum(strata.status, code.astype(jnp.int32))
-        certified, optima = status < Status.UNBOUNDED, jnp.ones((), jnp.int32)
+        certified, optima = jnp.ones((), bool), jnp.ones((), jnp.int32)
+    status = jnp.maximum(status, code.astype(jnp.int32))
     failed = status >= Status.UNBOUNDED
     nan = jnp.where(failed, jnp.nan, 0.0).astype(within.dtype)
 
-    ratio = jnp.where(failed, 0, tau2 / within)
-    at, gamma, gamma_cov = solve(equations, ratio, method == "reml")
+    tau2 = jnp.where(failed, 0, tau2)
+    at, gamma, gamma_cov = solve(equations, tau2 / within, method == "reml")
     frame = strata.frame
-    cov = within * scale_2 * (frame.transform @ gamma_cov @ frame.transform.T) + nan
-    beta, df = frame.origin + frame.transform @ gamma + nan, jnp.full_like(within, jnp.inf)
+    cov = within * scale_2 * (frame.transform @ gamma_cov @ frame.transform.T)
+    beta, df = frame.origin + frame.transform @ gamma, jnp.full_like(within, jnp.inf)
     if test == "knapp-hartung":
-        cov, df = cov * (at.excess / (within * scale_2) / df1), df1 + nan
+        cov, df = cov * (at.excess / (within * scale_2) / df1), df1
+    cov = jnp.where(failed, jnp.eye(len(beta), dtype=cov.dtype), cov)
     se = jnp.sqrt(jnp.diagonal(cov))
     reach = t_quantile(level, df).astype(within.dtype)
     spread = reach * jnp.sqrt(tau2 + cov[0, 0])
@@ -189,16 +191,16 @@ def _analysis(y: Array, v: Array, x: Array | None, level: Array, method: str, te
         tau2_se=error + nan,
         tau2_low=interval.ratio_low * within + nan,
         tau2_high=interval.ratio_high * within + nan,
-        beta=beta,
-        beta_cov=cov,
-        beta_se=se,
-        statistic=beta / se,
-        df=df,
-        p_value=t_p_value(beta / se, df).astype(within.dtype),
-        beta_low=beta - reach * se,
-        beta_high=beta + reach * se,
-        prediction_low=beta[0] - spread,
-        prediction_high=beta[0] + spread,
+        beta=beta + nan,
+        beta_cov=cov + nan,
+        beta_se=se + nan,
+        statistic=beta / se + nan,
+        df=df + nan,
+        p_value=t_p_value(beta / se, df).astype(within.dtype) + nan,
+        beta_low=beta - reach * se + nan,
+        beta_high=beta + reach * se + nan,
+        prediction_low=beta[0] - spread + nan,
+        prediction_high=beta[0] + spread + nan,
         q=q + nan,
         q_df=df1 + nan,
         q_p_value=heterogeneity.p_value + nan,
@@ -208,8 +210,22 @@ def _analysis(y: Array, v: Array, x: Array | None, level: Array, method: str, te
         log_likelihood=nan - minus_2_log_likelihood(at, df1, within * scale_2, frame, method == "reml") / 2,
         status=status,
         certified=certified & ~failed,
-        optima=optima,
+        optima=jnp.where(failed, 0, optima),
     )
+
+
+def _standing(strata: Strata) -> tuple[Strata, Array]:
+    """The strata, and in the place of those that have no estimate some that do, so that what is computed of them leaves
+    the derivatives of others; and the status that there was."""
+    failed = strata.status >= Status.UNBOUNDED
+    put = lambda leaf, other: jnp.where(failed, other, leaf)
+    return dataclasses.replace(
+        solvable(strata),
+        sizes=put(strata.sizes, 1.0 + jnp.arange(len(strata.sizes))),
+        counts=put(strata.counts, 2.0 * strata.means.shape[-1]),
+        within_rank=put(strata.within_rank, 0.0),
+        status=put(strata.status, int(Status.INTERIOR)),
+    ), strata.status
 
 
 def study_moments(

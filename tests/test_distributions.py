@@ -106,3 +106,13 @@ def test_derivatives_in_a_level_and_a_statistic_are_densities():
     below = f_tails(x, 2.0, d)[0]
     assert jax.grad(lambda x: f_tails(x, 2.0, d)[0])(x) == pytest.approx(density, rel=1e-12)
     assert jax.grad(lambda p: f_quantile(p, 2.0, d))(below) == pytest.approx(float(1 / density), rel=1e-11)
+
+
+@pytest.mark.parametrize("t", [-40.0, -1.3, 0.4, 8.0])
+def test_the_slope_of_a_normal_p_value_is_twice_the_density(t):
+    """p = 2 Phi(-|t|); and at 0, a peak, the slope is 0."""
+    of_normal = lambda t, df: t_p_value(t, df)
+    expected = -2 * np.sign(t) * np.exp(-t * t / 2) / np.sqrt(2 * np.pi)
+    assert jax.grad(of_normal)(t, jnp.inf) == pytest.approx(expected, rel=1e-12)
+    assert jax.grad(of_normal)(t, 1e9) == pytest.approx(expected, rel=1e-5)  # t^4 / 4 df apart
+    assert [float(slope) for slope in jax.grad(of_normal, (0, 1))(0.0, jnp.inf)] == [0, 0]

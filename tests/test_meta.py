@@ -211,22 +211,43 @@ def test_a_batch_with_missing_and_bad_studies(x64):
         assert np.isnan(getattr(found, field)[3:]).all(), field
 
 
-def test_a_bad_dataset_leaves_derivatives_of_the_others(x64):
-    """Whatever is wrong with it, or missing: an effect or a variance, a variance of 0 or below, infinity."""
-    y, v = (np.tile(row, (6, 1)) for row in log_risk_ratios())
-    y[0, 3], v[1, 4], v[2, 0], v[3, 1], y[4, 2] = np.nan, np.nan, -1.0, 0.0, np.inf
-    latitude = np.arange(13.0)
+OF_ONE = ("tau2", "tau2_high", "beta_high", "p_value", "prediction_low", "q_p_value", "i2", "i2_of_q", "log_likelihood")
 
-    def loss(moved, y, v, place):
-        found = jaxre.meta_analysis(y + moved[0] * place, v + moved[1] * place)
-        return jnp.where(found.status < jaxre.Status.UNBOUNDED, found.tau2 + found.beta_se[0], 0)
 
-    total = lambda moved, y, v: jax.vmap(loss, (None, 0, 0, None))(moved, y, v, latitude).sum()
-    found, one = jax.jit(jax.grad(total))(jnp.zeros(2), y, v), jax.jit(jax.grad(loss))
-    expected = one(jnp.zeros(2), y[5], v[5], latitude)
-    for missing in (3, 4):
-        expected += one(jnp.zeros(2), *(np.delete(row, missing) for row in (y[5], v[5], latitude)))
-    np.testing.assert_allclose(found, expected, rtol=1e-10)  # the same sums in batches and strata of other widths
+@pytest.mark.parametrize(
+    ("method", "test"),
+    [("he", "normal"), slow("reml", "normal"), slow("ml", "normal"), slow("pm", "knapp-hartung"), slow("dl", "normal")],
+)
+def test_a_bad_dataset_leaves_derivatives_of_the_others(x64, method, test):
+    """Whatever is wrong with it: a single study, a variance of 0 or below, infinity."""
+    y, v = (np.tile(row, (5, 1)) for row in log_risk_ratios())
+    y[0, 1:], v[1, 0], v[2, 1], y[3, 2] = np.nan, -1.0, 0.0, np.inf
+
+    def loss(moved, y, v):
+        found = jaxre.meta_analysis(y + moved[0], v + moved[1], method=method, test=test)
+        numbers = jnp.stack([jnp.ravel(getattr(found, name))[0] for name in OF_ONE])
+        return jnp.where(found.status < jaxre.Status.UNBOUNDED, numbers, 0)
+
+    total = lambda moved, y, v: jax.vmap(loss, (None, 0, 0))(moved, y, v).sum(axis=0)
+    slopes = jax.jit(jax.jacfwd(total))(np.zeros((2, 13)), y, v)
+    expected = jax.jit(jax.jacfwd(loss))(np.zeros((2, 13)), y[4], v[4])
+    size = abs(expected).max(axis=(1, 2), keepdims=True)
+    np.testing.assert_allclose(slopes / size, expected / size, atol=1e-10)  # the same sums in strata of other widths
+    backwards = jax.jit(jax.grad(lambda *data: total(*data).sum()))(np.zeros((2, 13)), y, v)
+    np.testing.assert_allclose(backwards, expected.sum(axis=0), atol=1e-10 * size.max())
+
+
+@pytest.mark.slow
+def test_a_study_without_an_effect_or_a_variance_leaves_derivatives_of_the_others(x64):
+    y, v = (np.tile(row, (2, 1)) for row in log_risk_ratios())
+    y[0, 3], v[1, 4] = np.nan, np.nan
+    slopes = jax.jit(jax.vmap(jax.grad(lambda y, v: jaxre.meta_analysis(y, v).tau2, (0, 1))))(y, v)
+    for i, missing in enumerate((3, 4)):
+        others = (np.delete(row, missing) for row in (y[i], v[i]))
+        expected = jax.grad(lambda y, v: jaxre.meta_analysis(y, v).tau2, (0, 1))(*others)
+        for found, one in zip(slopes, expected, strict=True):
+            assert found[i, missing] == 0
+            np.testing.assert_allclose(np.delete(found[i], missing), one, rtol=1e-10)
 
 
 def test_homogeneous_studies():

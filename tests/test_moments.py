@@ -303,11 +303,11 @@ def drawn(groups, p=1):
 
 @pytest.mark.parametrize(("kind", "p"), [("groups", 3), slow("strata", 1), slow("groups", 1), slow("strata", 3)])
 def test_a_stack_of_different_numbers_of_strata_is_one_at_a_time(kind, p):
-    datasets = [drawn(groups, p) for groups in (5, 8, 6)]
+    datasets = [drawn(groups, p) for groups in (4, 5, 4)]
     if kind == "strata":
         datasets = [jaxre.stratify(one) for one in datasets]
     batch = jaxre.stack(datasets)
-    assert batch.sizes.shape == (3, 8)
+    assert batch.sizes.shape == (3, 5)
     found = jax.jit(jax.vmap(jaxre.reml))(batch)
     for i, one in enumerate(datasets):
         expected = REML(one)

@@ -239,6 +239,7 @@ def assert_one_distribution(found, concrete):
         assert errors_apart(*shares, (len(found), len(concrete))) < 4, point
 
 
+@pytest.mark.slow
 def test_traced_strata_have_the_same_null():
     """How many groups a stratum has is not known when tracing; here some share an eigenvalue."""
     moments = jax.tree.map(jnp.asarray, strata_of("balanced", p=3))

@@ -55,6 +55,7 @@ def test_every_form_draws_what_one_fit_draws():
     assert fits.inference["beta_bootstrap_low"].shape == (5, 1)
 
 
+@pytest.mark.slow
 def test_with_covariates():
     """The null distribution is that of one fit; the bootstrap has its own draws, of the same distribution."""
     values, groups, x = outcomes()[:, [1, 3]], designs.labels(SIZES), designs.simulate(0, SIZES, p=2)[2]
