@@ -158,7 +158,7 @@ def t_p_value(t: ArrayLike, df: ArrayLike) -> Array:
     correction = jnp.where(normal, 0.0, (z_2 + 3 - third) / b)
     inside = (z_2 > 0) & ~jnp.isinf(t)  # at 0 the p-value has a peak, and this derivative is 0
     z = jnp.sqrt(jnp.where(inside, z_2, 1.0)) * (1 + correction)
-    z = jnp.where(inside, z, jnp.where(jnp.isnan(z_2), z_2, abs(t)))
+    z = jnp.where(inside, z, jnp.where(t == 0, 0.0, jax.lax.stop_gradient(abs(t))))
     return jnp.where(many, erfc(z / jnp.sqrt(2.0)), f_tails(t * t, 1.0, jnp.where(many, 1e4, df))[1])
 
 
