@@ -67,7 +67,7 @@ intervals = {
     "exact": (exact.icc_low, exact.icc_high),
 }
 for kind in ("percentile", "basic", "bca"):
-    found = fit.bootstrap(icc, replicates=20_000, level=level, kind=kind)
+    found = fit.bootstrap(icc, replicates=5_000, level=level, kind=kind)
     intervals[f"bootstrap, {kind}"] = (found.low, found.high)
 for name, (low, high) in intervals.items():
     print(f"{name:<22} {low:.4f} to {high:.4f}")

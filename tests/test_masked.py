@@ -52,7 +52,7 @@ DESIGNS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "p", "method"), but_for(DESIGNS, EVERYDAY))
+@pytest.mark.parametrize(("name", "p", "method"), but_for(DESIGNS, EVERYDAY[:1]))
 def test_many_at_a_time_are_one_at_a_time(name, p, method):
     groups, x, y = made(SIZES[name], p)
     assert masked_strata(masked_design(groups, x), y)[1].mean() > 0.8  # few are left to the other way

@@ -228,13 +228,11 @@ def test_a_bad_dataset_leaves_derivatives_of_the_others(x64, method, test):
         numbers = jnp.stack([jnp.ravel(getattr(found, name))[0] for name in OF_ONE])
         return jnp.where(found.status < jaxre.Status.UNBOUNDED, numbers, 0)
 
-    total = lambda moved, y, v: jax.vmap(loss, (None, 0, 0))(moved, y, v).sum(axis=0)
-    slopes = jax.jit(jax.jacfwd(total))(np.zeros((2, 13)), y, v)
-    expected = jax.jit(jax.jacfwd(loss))(np.zeros((2, 13)), y[4], v[4])
-    size = abs(expected).max(axis=(1, 2), keepdims=True)
-    np.testing.assert_allclose(slopes / size, expected / size, atol=1e-10)  # the same sums in strata of other widths
-    backwards = jax.jit(jax.grad(lambda *data: total(*data).sum()))(np.zeros((2, 13)), y, v)
-    np.testing.assert_allclose(backwards, expected.sum(axis=0), atol=1e-10 * size.max())
+    total = lambda moved, y, v: jax.vmap(loss, (None, 0, 0))(moved, y, v).sum()
+    slopes = jax.jit(jax.grad(total))(np.zeros((2, 13)), y, v)
+    expected = jax.jit(jax.grad(lambda *data: loss(*data).sum()))(np.zeros((2, 13)), y[4], v[4])
+    assert (expected != 0).all()
+    np.testing.assert_allclose(slopes, expected, rtol=1e-9)  # the same sums in a batch
 
 
 @pytest.mark.slow

@@ -88,6 +88,7 @@ def test_inference_of_an_array_in_single_precision_is_in_double(request):
     np.testing.assert_allclose(found.inference["f_p_value"], expected.inference["f_p_value"], rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_the_pure_pipeline(request):
     values, groups, x = sample(2, missing=False)
 
