@@ -221,7 +221,7 @@ def _standing(strata: Strata) -> tuple[Strata, Array]:
     put = lambda leaf, other: jnp.where(failed, other, leaf)
     return dataclasses.replace(
         solvable(strata),
-        sizes=put(strata.sizes, 1.0 + jnp.arange(len(strata.sizes))),
+        sizes=put(strata.sizes, jnp.arange(1, 1 + len(strata.sizes), dtype=strata.sizes.dtype)),
         counts=put(strata.counts, 2.0 * strata.means.shape[-1]),
         within_rank=put(strata.within_rank, 0.0),
         status=put(strata.status, int(Status.INTERIOR)),

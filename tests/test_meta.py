@@ -288,9 +288,12 @@ def test_derivatives(x64, method):
     np.testing.assert_allclose(found.reverse, found.forward, rtol=1e-9)
 
 
-def test_single_precision():
+@pytest.mark.parametrize("wide", [True, slow(False)])
+def test_single_precision(wide):
+    """Also where JAX has double precision."""
     y, v = (np.float32(one) for one in log_risk_ratios())
-    found = jax.jit(jaxre.meta_analysis)(y, v)
+    with jax.enable_x64(wide):
+        found = jax.jit(jaxre.meta_analysis)(y, v)
     assert found.tau2.dtype == found.beta.dtype == found.tau2_high.dtype == np.float32
     assert found.tau2 == pytest.approx(0.313243258, rel=1e-4)
     assert found.tau2_high == pytest.approx(1.111479, rel=1e-4)
