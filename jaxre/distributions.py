@@ -150,9 +150,9 @@ def t_p_value(t: ArrayLike, df: ArrayLike) -> Array:
     Source: Hill (1970), Communications of the ACM 13, 617-619.
     """
     t, df = jnp.asarray(t, float), jnp.asarray(df, float)
-    many, normal = df >= 1e4, df == jnp.inf
+    many, normal = df >= 1e4, df >= 1e18  # from where on no digit tells them apart
     a = jnp.where(many & ~normal, df, 1e4) - 0.5
-    z_2 = jnp.where(normal, t * t, a * jnp.log1p(t * t / (a + 0.5)))
+    z_2 = jnp.minimum(jnp.where(normal, t * t, a * jnp.log1p(t * t / (a + 0.5))), 1e5)  # beyond, p is below any number
     b = 48 * a * a
     third = (((4 * z_2 + 33) * z_2 + 240) * z_2 + 855) / (10 * b * (1 + (0.8 * z_2 * z_2 + 100) / b))
     correction = jnp.where(normal, 0.0, (z_2 + 3 - third) / b)

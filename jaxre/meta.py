@@ -89,7 +89,7 @@ class MetaAnalysis:
     certified: Array
     """() bool, the optimum is proven to be the global one; True for the methods that are closed forms or roots."""
     optima: Array
-    """() int32, how many local optima the likelihood has; 1 for the other methods."""
+    """() int32, how many local optima the likelihood has; 1 for the other methods, 0 without an estimate."""
 
 
 def meta_analysis(
@@ -164,6 +164,7 @@ def _analysis(y: Array, v: Array, x: Array | None, level: Array, method: str, te
         untruncated = _by_moments(method, equations, moments, within)
         tau2 = jnp.maximum(untruncated, 0)
         code = jnp.where(untruncated < 0, Status.NEGATIVE, jnp.where(tau2 == 0, Status.BOUNDARY, Status.INTERIOR))
+        code = jnp.where(jnp.isfinite(untruncated), code, Status.OUT_OF_RANGE)
         certified, optima = jnp.ones((), bool), jnp.ones((), jnp.int32)
     status = jnp.maximum(status, code.astype(jnp.int32))
     failed = status >= Status.UNBOUNDED

@@ -110,8 +110,8 @@ def largest_slab(slabs: list[Slab]) -> int:
 def tiles(rows: int, count: int, rooms: int) -> Iterator[tuple[slice, np.ndarray]]:
     """Tiles of so many columns that they stay in the cache, and memory (rooms, rows, columns) to work in."""
     most = min(WIDEST, max(NARROWEST, TILE // rows))
-    width = -(-count // -(-count // most))  # all of about one width
-    width = min(count, -(-width // NARROWEST) * NARROWEST)
+    width = -(-count // max(1, -(-count // most)))  # all of about one width
+    width = max(1, min(count, -(-width // NARROWEST) * NARROWEST))
     room = np.empty(rooms * rows * width)
     for start in range(0, count, width):
         columns = min(width, count - start)

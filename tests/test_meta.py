@@ -288,6 +288,13 @@ def test_derivatives(x64, method):
     np.testing.assert_allclose(found.reverse, found.forward, rtol=1e-9)
 
 
+def test_squares_that_overflow_are_out_of_range(x64):
+    y, v = log_risk_ratios()
+    found = jaxre.meta_analysis(1e200 * y, 1e300 * v, method="dl")
+    assert found.status == jaxre.Status.OUT_OF_RANGE
+    assert np.isnan([found.tau2, found.beta[0], found.q]).all()
+
+
 @pytest.mark.parametrize("wide", [True, slow(False)])
 def test_single_precision(wide):
     """Also where JAX has double precision."""
