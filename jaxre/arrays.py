@@ -112,7 +112,7 @@ def _in_jax(
 
 def _in_a_program(count: int, y: Array, codes: np.ndarray, x: Array | None, **others: Any) -> GroupMoments:
     """The same compiled as a whole, of labels that are known: numbers of any size and any type are counted here."""
-    codes = np.where((codes >= 0) & (codes < count), codes, -1).astype(np.int32)
+    codes = np.where((codes >= 0) & (codes < count), codes.astype(np.int64), -1).astype(np.int32)
     given = {"y": y, "codes": codes, "x": x, "sizes": sizes_of(codes, count).astype(float), **others}
     return in_one_program(_in_jax, {"count": count}, given, is_small(len(y), 1 if x is None else x.shape[1] + 1))
 
