@@ -21,6 +21,7 @@ pytestmark = pytest.mark.usefixtures("x64")
 METHODS = ("reml", "ml", "anova")
 PREDICTED = [case for case in IDENTIFIED if case["n"] < 2000 and case["groups"] <= 31 and case["reml"].get("blup")]
 ILL_CONDITIONED = {"n19_near_collinear_1e-7": 1e-8, "n23_cov_offset_1e6": 1e-10}  # as in test_reference.py
+MOST = 8  # groups of a design here; all share a program
 EFFECTS = jax.jit(group_effects, static_argnames=("method", "level"))
 
 
@@ -103,7 +104,7 @@ def test_errors_against_dense_algebra(name, p):
     v = dense.covariance(within, between, groups)
     spread = between**2 * np.diag(dense.indicators(groups).T @ dense.projection(x, v) @ dense.indicators(groups))
     for method in METHODS:
-        found = EFFECTS(padded(moments, 8), Components(within=within, between=between), method=method)
+        found = EFFECTS(padded(moments, MOST), Components(within=within, between=between), method=method)
         found = jax.tree.map(lambda column: column[: len(counts)], found)  # the others are empty
         np.testing.assert_allclose(found.effect, effect, **close)
         np.testing.assert_allclose(found.mean, averages @ beta + effect, **close)
