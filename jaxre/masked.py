@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxre.frame import Frame, rounding_floor
 from jaxre.moments import Strata
-from jaxre.passes import NARROWEST, Missing, centred, count_true, slices, tiles
+from jaxre.passes import NARROWEST, Missing, count_true, less_pilot, scaling, slices, tiles
 from jaxre.shared_design import rotated_covariates
 from jaxre.status import Status
 
@@ -119,7 +119,8 @@ def _tile(design: MaskedDesign, y: np.ndarray, part: slice, made: Strata, room: 
     missing = np.isnan(y)
     np.logical_not(missing, out=mask, casting="unsafe")
     low, high = np.fmin.reduce(y, axis=0), np.fmax.reduce(y, axis=0)
-    scale, later = centred(y, low, np.where(high > low, high / 2 - low / 2, 0), block)
+    scale, now, later = scaling(np.where(high > low, high / 2 - low / 2, 0))
+    less_pilot(y, low, now, block)
     gone = np.flatnonzero(missing)
     flat = block.reshape(-1)
     flat[gone] = 0

@@ -142,16 +142,9 @@ def _passes(inner: np.ndarray, slabs: list[Slab], y: np.ndarray, part: slice, ma
     sums *= later
 
 
-def centred(y: np.ndarray, pilot: np.ndarray, reach: np.ndarray, block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """y less the pilot in `block`; the power of two that brings `reach` below 1, and what of it is still to be applied:
-    it may as well multiply the sums, unless they could overflow."""
-    scale, now, later = scaling(reach)
-    less_pilot(y, pilot, now, block)
-    return scale, later
-
-
 def scaling(reach: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-    """The power of two that brings `reach` below 1; what of it is to be applied at once, None if it is 1; and later."""
+    """The power of two that brings `reach` below 1; what of it is to be applied at once, None if it is 1; and later: it
+    may as well multiply the sums, unless they could overflow."""
     exponent = np.clip(-np.frexp(reach)[1], -1022, 1022)
     scale = np.ldexp(1.0, exponent)
     if abs(exponent).max() <= MODEST:

@@ -6,7 +6,16 @@ import mpmath
 import numpy as np
 import pytest
 
-from jaxre.distributions import chi2_quantile, f_quantile, f_tails, increasing_root, level_of, t_p_value, t_quantile
+from jaxre.distributions import (
+    betainc,
+    chi2_quantile,
+    f_quantile,
+    f_tails,
+    increasing_root,
+    level_of,
+    t_p_value,
+    t_quantile,
+)
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -122,3 +131,22 @@ def test_p_values_far_out_vanish(df):
     """Below the smallest double, and where t^2 overflows."""
     assert [float(t_p_value(t, df)) for t in (300.0, 1e160, -np.inf)] == [0, 0, 0]
     assert np.isfinite(jax.grad(t_p_value, (0, 1))(2.0, df)).all()
+
+
+def test_company_changes_no_bit_of_an_incomplete_beta_function():
+    """Of elements of an array, beside one that converges at once and one that takes long; under vmap too."""
+    rng = np.random.default_rng(0)
+    a, b, x = rng.uniform(0.5, 20, 50), rng.uniform(0.5, 20, 50), rng.uniform(0, 1, 50)
+    for function in (jax.jit(betainc), jax.jit(jax.vmap(betainc))):
+        beside = lambda *other, f=function: f(
+            *(np.append(one, more) for one, more in zip((a, b, x), other, strict=True))
+        )
+        quick, slow = beside(1.0, 1.0, 0.5), beside(300.0, 4000.0, 0.0697)
+        np.testing.assert_array_equal(quick[:50], slow[:50])
+
+
+def test_the_domain_of_an_incomplete_beta_function():
+    found = betainc(
+        jnp.array([1.0, 2, 2, -1, 0, np.nan, np.inf, 2, 2]), 3.0, jnp.array([0.3, 0, 1, 0.5, 0.5, 0.5, 0.5, -0.1, 1.1])
+    )
+    np.testing.assert_allclose(found, [1 - 0.7**3, 0, 1, *[np.nan] * 6], rtol=1e-14)  # a = 1 has a closed form
