@@ -169,8 +169,8 @@ class GroupRows:
         bottom = jnp.where(spread > 0, jnp.minimum(top - spread, jnp.nextafter(top, -jnp.inf)), top)
         self.extremes = bottom, top
 
-    def sums(self, scale: Array) -> Array:
-        return (self.sizes * self.means.T) * scale[:, None]
+    def sums(self, scale: Array) -> tuple[Array, None]:
+        return (self.sizes * self.means.T) * scale[:, None], None
 
     def residual_products(self, scale: Array, anchors: Array, rotation: Array | None) -> tuple[Array, Array]:
         gap = self.means.T * scale[:, None] - anchors * (self.sizes > 0)

@@ -25,18 +25,25 @@ def host_moments(rows: HostRows) -> GroupMoments:
 def _passes(
     rows: HostRows, scale: float, pilot: float, sizes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray | None, float]:
-    """Anchors of the groups, and the sums and the product of what remains of the rows: by `HostRows`, or where these
-    are so few that it would add them up at once, without its blocks, which then take longer than the rows."""
+    """Means of the groups less the pilot, and the sums and the product of what the rounded means leave.
+
+    By `HostRows`, or where rows are so few that it would add them up at once, without its blocks, which then take
+    longer than the rows.
+    """
     if len(rows.values) > RUN or rows.weights is not None:
         scales = np.array([scale])
-        anchors = rows.sums(scales)  # in place, since many groups are large arrays
-        anchors /= sizes
-        anchors += pilot
-        sums, products = rows.residual_products(scales, anchors, None)
-        return anchors[0], None if sums is None else sums[0], float(products[0, 0])
+        means, products = rows.sums(scales)  # in place, since many groups are large arrays
+        means /= sizes
+        sums = None
+        if products is None:
+            means += pilot
+            sums, products = rows.residual_products(scales, means, None)
+            means -= pilot
+        return means[0], None if sums is None else sums[0], float(products[0, 0])
     values, codes = rows.values * scale, rows.codes
     anchor = np.bincount(codes, values - pilot, len(sizes)) / sizes + pilot
     values -= anchor[codes]
+    anchor -= pilot
     return anchor, np.bincount(codes, values, len(sizes)), float(values @ values)
 
 
@@ -50,8 +57,7 @@ def moments_of_outcome(rows: HostRows) -> GroupMoments:
     groups, n = int(np.count_nonzero(sizes)), float(sizes.sum())
     size_or_one = sizes if groups == len(sizes) else np.maximum(sizes, sizes == 0)
 
-    anchor, sums, inner = _passes(rows, scale, pilot, size_or_one)
-    means = anchor - pilot
+    means, sums, inner = _passes(rows, scale, pilot, size_or_one)
     rough_centre = float(means @ sizes) / n
     means -= rough_centre
     if sums is not None:

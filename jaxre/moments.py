@@ -85,14 +85,15 @@ def moments_of(rows: Rows, known: Array | None = None) -> GroupMoments:
     size_or_one = xp.where(sizes > 0, sizes, 1)
 
     pilot = rows.first * scale
-    anchors = rows.sums(scale)  # in place, since many groups are large arrays; a JAX array is replaced instead
-    anchors /= size_or_one
-    anchors += pilot[:, None]
-    correction, cross = rows.residual_products(scale, anchors, None)
+    deviations, cross = rows.sums(scale)  # in place, since many groups are large arrays; JAX arrays are replaced
+    deviations /= size_or_one
+    anchors, correction = deviations + pilot[:, None], None
+    if cross is None:
+        correction, cross = rows.residual_products(scale, anchors, None)
+        deviations = anchors - pilot[:, None]  # as it is after rounding
     if correction is not None:
         correction /= size_or_one
         cross = cross - (correction * sizes) @ correction.T
-    deviations = anchors - pilot[:, None]
     rough_centre = (deviations @ sizes) / n
     deviations -= rough_centre[:, None]
     if correction is not None:

@@ -1,6 +1,6 @@
 """The passes over the n rows: sums by group, here in NumPy for a front door, in `traced_rows` for a traced pipeline.
 
-Everything that is O(n) happens there, in at most three passes, and everything else works on what they return. The two
+Everything that is O(n) happens there, in one pass to three, and everything else works on what they return. The two
 agree to rounding; `TracedRows` is the plain twin that the blocked `HostRows` is tested against.
 
 W is the row (x_1, ..., x_(p-1), y), q = p columns, each multiplied by an exact power of two (`scale`). Sums are of W
@@ -20,6 +20,7 @@ import numpy as np
 MANY = 20_000  # rows from which on a pass is worth saving
 TURNED = 4096  # rows of covariates that are turned into columns at a time, while they stay in the cache
 RUN = 2048  # rows whose products are added up before they join the others
+SHARE = 0.125  # of a column's squares about the pilot that must be within groups, if the rest is to be subtracted
 SPREAD = 1e-4  # mean square within groups, as a share of the squared range, from which on means need no correction
 NEGLIGIBLE = 2e-3  # eps over the relative error that may be left in a group mean, 1e-13 of its standard error
 
@@ -42,8 +43,9 @@ class Rows(Protocol):
     extremes: Any
     """(q,), (q,) smallest and largest value of each column."""
 
-    def sums(self, scale: Array) -> Array:
-        """(q, groups) sums of W less the pilot over each group."""
+    def sums(self, scale: Array) -> tuple[Array, Array | None]:
+        """(q, groups) sums of W less the pilot over each group; and the (q, q) cross products of W within groups, where
+        the same pass gives them to the last digits and the means need no correction, else None."""
 
     def residual_products(self, scale: Array, anchors: Array, rotation: Array | None) -> tuple[Array | None, Array]:
         """(q, groups) sums and (q, q) cross products of R = (W - anchor of the group), or of R' rotation.
@@ -101,12 +103,32 @@ class HostRows:
             np.multiply(self.values[part], scale[-1], out=block[-1])
             yield block, self.codes[part], None if weights is None else weights[part]
 
-    def sums(self, scale: np.ndarray) -> np.ndarray:
+    def sums(self, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         total, pilot = np.zeros((self.columns, len(self.sizes))), self.first * scale
+        products = np.zeros((self.columns, self.columns)) if len(self.values) > MANY and self.weights is None else None
+        seen = 0
         for block, codes, weights in self._blocks(scale):
             block -= pilot[:, None]
             _add_by_group(total, codes, block if weights is None else block * weights, len(self.sizes))
-        return total
+            if products is not None:
+                _add_products(products, block, block)
+                if seen == 0 and len(codes) < len(self.values):  # a first look, whether it is worth while
+                    sizes = np.bincount(codes, minlength=len(self.sizes))
+                    spread = 1 - np.count_nonzero(sizes) / len(codes)  # what means of few rows leave of it
+                    products = None if self._within(total, products, sizes, SHARE * spread) is None else products
+            seen += len(codes)
+        return total, None if products is None else self._within(total, products, self.sizes, SHARE)
+
+    def _within(self, sums: np.ndarray, products: np.ndarray, sizes: np.ndarray, share: float) -> np.ndarray | None:
+        """Products within groups: those about the pilot less those of the means; None where that is not good enough."""
+        rows, sizes = sizes.sum(), np.maximum(sizes, 1)
+        between = sums / np.sqrt(sizes)
+        within = products - between @ between.T
+        squares = within.diagonal()
+        if not (squares > np.maximum(share * products.diagonal(), share / SHARE * SPREAD * rows)).all():
+            return None
+        means, most = np.divide(sums, sizes, out=between), np.sqrt(squares / rows) / NEGLIGIBLE
+        return None if self._lossy(means, np.zeros(self.columns), most).any() else within
 
     def _residuals(
         self, scale: np.ndarray, anchors: np.ndarray
@@ -128,7 +150,7 @@ class HostRows:
             _add_products(products, weighted, rotated)
             if seen == 0 and len(self.values) > MANY and rotation is None and weights is None:
                 least = products.diagonal() / len(codes)
-                careful = (least < SPREAD) | self._lossy(scale, anchors, np.sqrt(least) / NEGLIGIBLE)
+                careful = (least < SPREAD) | self._lossy(anchors, self.first * scale, np.sqrt(least) / NEGLIGIBLE)
             seen += len(codes)
             if careful is None or careful.any():
                 total = _add_by_group(total, codes, weighted, len(self.sizes), careful)
@@ -139,23 +161,24 @@ class HostRows:
                     total = _add_by_group(total, codes, block, len(self.sizes), doubtful)
         return total, products
 
-    def _lossy(self, scale: np.ndarray, anchors: np.ndarray, most: np.ndarray) -> np.ndarray:
-        """Mask of the columns in which the mean of a group may have lost more than `most` eps sd / sqrt(n_j), sd = 1.
+    def _lossy(self, means: np.ndarray, pilot: np.ndarray, most: np.ndarray) -> np.ndarray:
+        """Mask of the columns in which the mean of a group, found from sums of what is left of the rows less a pilot,
+        may have lost more than `most` eps sd / sqrt(n_j), sd = 1.
 
         A sum of m numbers one after the other is off by eps / 4 sqrt(m) times itself, and here they are added up within
         each of b blocks first: sqrt(m / b) + sqrt(b) at most. And the mean itself is rounded.
         """
         blocks = math.ceil(len(self.values) / self.block)
         steps_of = lambda root: root * np.minimum(root, root / math.sqrt(blocks) + math.sqrt(blocks)) / 2
-        root, pilot = np.sqrt(self.sizes.max()), (self.first * scale)[:, None]
-        reach = np.maximum(anchors.max(axis=1), -anchors.min(axis=1))
-        far = np.maximum(steps_of(root) * (reach + abs(pilot[:, 0])), root * reach) > most
+        root = np.sqrt(self.sizes.max())
+        reach = np.maximum(means.max(axis=1), -means.min(axis=1))
+        far = np.maximum(steps_of(root) * (reach + abs(pilot)), root * reach) > most
         if not far.any():
             return far
         root = np.sqrt(self.sizes)
         steps = steps_of(root)
         for i in np.flatnonzero(far):  # the largest group need not be the one that lies far off
-            far[i] = (np.maximum(steps * abs(anchors[i] - pilot[i]), root * abs(anchors[i])) > most[i]).any()
+            far[i] = (np.maximum(steps * abs(means[i] - pilot[i]), root * abs(means[i])) > most[i]).any()
         return far
 
     def triangle(self, scale: np.ndarray, anchors: np.ndarray) -> np.ndarray:

@@ -67,8 +67,8 @@ class TracedRows:
     def _weighted(self, table: jax.Array) -> jax.Array:
         return table if self.weights is None else table * self.weights
 
-    def sums(self, scale: jax.Array) -> jax.Array:
-        return self._by_group(self.table * scale - self.first * scale)
+    def sums(self, scale: jax.Array) -> tuple[jax.Array, None]:
+        return self._by_group(self.table * scale - self.first * scale), None
 
     def _residuals(self, scale: jax.Array, anchors: jax.Array) -> jax.Array:
         return self.table * scale - anchors.T[self.codes]
@@ -128,8 +128,8 @@ class SingleRows:
         self.sizes, self.count = jnp.where(present, weights, 0), present.sum()
         self.log_weights = jnp.log(weights).sum()
 
-    def sums(self, scale: jax.Array) -> jax.Array:
-        return ((self.table - self.first) * scale * self.sizes[:, None]).T
+    def sums(self, scale: jax.Array) -> tuple[jax.Array, None]:
+        return ((self.table - self.first) * scale * self.sizes[:, None]).T, None
 
     def residual_products(
         self, scale: jax.Array, anchors: jax.Array, rotation: jax.Array | None
