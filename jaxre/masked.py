@@ -114,8 +114,8 @@ def masked_strata(design: MaskedDesign, y: np.ndarray) -> tuple[Strata, np.ndarr
 
 def _tile(design: MaskedDesign, y: np.ndarray, part: slice, made: Strata, room: np.ndarray) -> np.ndarray:
     """One tile, in place; which of its datasets it suits."""
-    block, mask, work = room
     (groups, q), width = design.means.shape, y.shape[1]
+    block, mask, work = room[: 3 * y.size].reshape(3, *y.shape)
     missing = np.isnan(y)
     np.logical_not(missing, out=mask, casting="unsafe")
     low, high = np.fmin.reduce(y, axis=0), np.fmax.reduce(y, axis=0)

@@ -12,11 +12,12 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxre.records import record
-from jaxre.rows import Array
+from jaxre.rows import SHARE, Array
 
 TILE = 1 << 19  # numbers that are kept at once, so that they stay in the cache
 SLAB = 1 << 16  # and of those, that all that can be done is done on before the next
 NARROWEST, WIDEST = 64, 8192  # columns of a tile
+STRIP = 512  # of them, that are looked at again together
 SAMPLED = 16  # rows that say how an outcome is scaled
 MODEST = 400  # binary exponents of the scale up to which squares neither overflow nor vanish without it
 
@@ -61,8 +62,8 @@ def passes_on_host(inner: np.ndarray, sizes: np.ndarray, y: np.ndarray, wanted: 
     `inner` (n, w) is the basis of the covariates less their group means. Columns that are not `wanted` may be left as
     if they were missing.
     """
-    count, width, slabs = y.shape[1], inner.shape[1], slabs_of(sizes, y.shape[1])
-    kept = len(y) if width else largest_slab(slabs)
+    count, width = y.shape[1], inner.shape[1]
+    slabs = slabs_of(sizes, count, 2 * width)
     made = Passes(
         pilot=y[0].copy(),
         scale=np.empty(count),
@@ -71,7 +72,7 @@ def passes_on_host(inner: np.ndarray, sizes: np.ndarray, y: np.ndarray, wanted: 
         floor=np.empty(count),
     )
     with np.errstate(all="ignore"):  # what is missing, infinite or overflows ends in a status
-        for part, room in tiles(kept, count, 2 if width else 1):
+        for part, room in tiles(largest_slab(slabs), count):
             if wanted is None or wanted[part].any():
                 _passes(inner, slabs, y[:, part], part, made, room)
             else:
@@ -89,10 +90,10 @@ def slices(sizes: np.ndarray) -> list[slice]:
 Slab = tuple[slice, list[tuple[int, slice]]]
 
 
-def slabs_of(sizes: np.ndarray, columns: int) -> list[Slab]:
+def slabs_of(sizes: np.ndarray, columns: int, rows_at_least: int = 0) -> list[Slab]:
     """Groups one after the other, as many at a time as have few rows: their rows; and of each its place, and its rows
     among those."""
-    most, slabs = SLAB // max(1, min(columns, WIDEST)), list[Slab]()
+    most, slabs = max(rows_at_least, SLAB // max(1, min(columns, WIDEST))), list[Slab]()
     for place, rows in enumerate(slices(sizes)):
         if not slabs or rows.stop - slabs[-1][0].start > most:
             slabs.append((rows, []))
@@ -107,39 +108,89 @@ def largest_slab(slabs: list[Slab]) -> int:
     return max(rows.stop - rows.start for rows, _ in slabs)
 
 
-def tiles(rows: int, count: int, rooms: int) -> Iterator[tuple[slice, np.ndarray]]:
-    """Tiles of so many columns that they stay in the cache, and memory (rooms, rows, columns) to work in."""
+def tiles(rows: int, count: int, rooms: int = 1) -> Iterator[tuple[slice, np.ndarray]]:
+    """Tiles of so many columns that rows of them stay in the cache, and memory for `rooms` times that to work in."""
     most = min(WIDEST, max(NARROWEST, TILE // rows))
     width = -(-count // max(1, -(-count // most)))  # all of about one width
     width = max(1, min(count, -(-width // NARROWEST) * NARROWEST))
     room = np.empty(rooms * rows * width)
     for start in range(0, count, width):
-        columns = min(width, count - start)
-        yield slice(start, start + columns), room[: rooms * rows * columns].reshape(rooms, rows, columns)
+        yield slice(start, min(start + width, count)), room
 
 
 def _passes(inner: np.ndarray, slabs: list[Slab], y: np.ndarray, part: slice, made: Passes, room: np.ndarray) -> None:
-    """One tile of the passes, in place; the rows are kept only for the covariates."""
-    pilot, many = made.pilot[part], inner.shape[1] > 0
+    """One tile of the passes, in place."""
+    pilot = made.pilot[part]
     reach = abs(y[:: max(1, len(y) // SAMPLED)] - pilot).max(axis=0)
     made.scale[part], now, later = scaling(np.where(np.isfinite(reach), reach, 0))
-    sums, mean, floor = made.sums[:, part], np.empty(y.shape[1]), np.zeros(y.shape[1])
-    for rows, members in slabs:
-        block = room[0, rows] if many else room[0, : rows.stop - rows.start]
-        less_pilot(y[rows], pilot, now, block)
-        for place, of_group in members:
-            np.add.reduce(block[of_group], axis=0, out=sums[place])
-            block[of_group] -= np.divide(sums[place], of_group.stop - of_group.start, out=mean)
-        if not many:
-            floor += np.einsum("ij,ij->j", block, block)
-    if many:
-        block = room[0]
-        inside = inner.T @ block
-        block -= np.matmul(inner, inside, out=room[1])
-        made.inside[:, part] = inside * later
-        floor = np.einsum("ij,ij->j", block, block)
+    centring = Centring(pilot, now, made.sums[:, part])
+    inside, floor = np.zeros((inner.shape[1], y.shape[1])), np.zeros(y.shape[1])
+    for rows, block in _less_means(slabs, y, centring, room):
+        floor += _squares(block)
+        if len(inside):
+            inside += inner[rows].T @ block
+    if len(inside):
+        explained = _squares(inside)
+        doubtful = explained > (1 - SHARE) * floor
+        floor -= explained
+        for start in range(0, len(floor), STRIP):
+            strip = slice(start, start + STRIP)
+            if doubtful[strip].any():  # a number depends on its place in the tile, but never on its company
+                exact = _beyond(inner, inside[:, strip], slabs, y[:, strip], centring.of(strip), room)
+                floor[strip] = np.where(doubtful[strip], exact, floor[strip])
+    made.inside[:, part] = inside * later
     made.floor[part] = floor * later * later
-    sums *= later
+    made.sums[:, part] *= later
+
+
+class Centring(NamedTuple):
+    """What is taken from the values of some columns."""
+
+    pilot: np.ndarray
+    """(columns,) [y]."""
+    now: np.ndarray | None
+    """(columns,) powers of two that the values are multiplied by at once; None if these are 1."""
+    sums: np.ndarray
+    """(groups, columns) of what is left, over each group; found on the way."""
+
+    def of(self, part: slice) -> Centring:
+        return Centring(self.pilot[part], None if self.now is None else self.now[part], self.sums[:, part])
+
+
+def _less_means(
+    slabs: list[Slab], y: np.ndarray, centring: Centring, room: np.ndarray
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """The rows of each slab, and their values less the means of their groups."""
+    mean = np.empty(y.shape[1])
+    for rows, members in slabs:
+        block = _block(room, rows, y.shape[1])
+        less_pilot(y[rows], centring.pilot, centring.now, block)
+        for place, of_group in members:
+            total = np.add.reduce(block[of_group], axis=0, out=centring.sums[place])
+            block[of_group] -= np.divide(total, of_group.stop - of_group.start, out=mean)
+        yield rows, block
+
+
+def _block(room: np.ndarray, rows: slice, columns: int) -> np.ndarray:
+    """(rows, columns) of the memory at hand."""
+    count = rows.stop - rows.start
+    return room[: count * columns].reshape(count, columns)
+
+
+def _squares(block: np.ndarray) -> np.ndarray:
+    """(columns,) sums of squares."""
+    return np.asarray(np.einsum("ij,ij->j", block, block))
+
+
+def _beyond(
+    inner: np.ndarray, inside: np.ndarray, slabs: list[Slab], y: np.ndarray, centring: Centring, room: np.ndarray
+) -> np.ndarray:
+    """Squares of what neither X nor the groups explain, from the rows: where little is left of them."""
+    floor = np.zeros(y.shape[1])
+    for rows, block in _less_means(slabs, y, centring, room):
+        block -= inner[rows] @ inside
+        floor += _squares(block)
+    return floor
 
 
 def scaling(reach: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
@@ -174,8 +225,8 @@ def sums_on_host(sizes: np.ndarray, y: np.ndarray) -> GroupSums:
         within=np.empty(count),
     )
     with np.errstate(all="ignore"):
-        for part, room in tiles(largest_slab(slabs), count, 1):
-            _sums(slabs, y[:, part], part, made, room[0])
+        for part, room in tiles(largest_slab(slabs), count):
+            _sums(slabs, y[:, part], part, made, room)
     return made
 
 
@@ -189,7 +240,7 @@ def _sums(slabs: list[Slab], y: np.ndarray, part: slice, made: GroupSums, room: 
     made.scale[part], now, later = scaling(np.where(high > low, high / 2 - low / 2, 0))
     sums, sizes, mean, within = made.sums[:, part], made.sizes[:, part], np.empty(len(low)), np.zeros(len(low))
     for rows, members in slabs:
-        block, missing = room[: rows.stop - rows.start], np.isnan(y[rows])
+        block, missing = _block(room, rows, y.shape[1]), np.isnan(y[rows])
         less_pilot(y[rows], low, now, block)
         gone, flat = np.flatnonzero(missing), block.reshape(-1)
         flat[gone] = 0
@@ -198,7 +249,7 @@ def _sums(slabs: list[Slab], y: np.ndarray, part: slice, made: GroupSums, room: 
             np.subtract(of_group.stop - of_group.start, count_true(missing[of_group]), out=sizes[place])
             block[of_group] -= np.divide(sums[place], np.maximum(sizes[place], 1, out=mean), out=mean)
         flat[gone] = 0
-        within += np.einsum("ij,ij->j", block, block)
+        within += _squares(block)
     made.within[part] = within * later * later
     sums *= later
 
@@ -215,7 +266,7 @@ class Missing(NamedTuple):
 def missing_of(sizes: np.ndarray, y: np.ndarray) -> Missing:
     """What is missing of each column of y (n, datasets); rows in the order of their groups, of these sizes."""
     values, whole = np.zeros(y.shape[1], int), np.zeros(y.shape[1], int)
-    for part, _ in tiles(len(y), y.shape[1], 0):
+    for part, _ in tiles(len(y), y.shape[1]):
         missing = np.isnan(y[:, part])
         for rows in slices(sizes):
             of_group = count_true(missing[rows])

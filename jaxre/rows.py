@@ -20,7 +20,7 @@ import numpy as np
 MANY = 20_000  # rows from which on a pass is worth saving
 TURNED = 4096  # rows of covariates that are turned into columns at a time, while they stay in the cache
 RUN = 2048  # rows whose products are added up before they join the others
-SHARE = 0.125  # of a column's squares about the pilot that must be within groups, if the rest is to be subtracted
+SHARE = 0.125  # of a sum of squares that must be left, if the rest is to be subtracted: it loses a digit at most
 SPREAD = 1e-4  # mean square within groups, as a share of the squared range, from which on means need no correction
 NEGLIGIBLE = 2e-3  # eps over the relative error that may be left in a group mean, 1e-13 of its standard error
 

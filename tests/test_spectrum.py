@@ -145,6 +145,28 @@ def test_passes_on_the_host_are_those_on_the_device(name, p, tile, monkeypatch):
         np.testing.assert_allclose(ours, theirs, rtol=1e-13, atol=1e-13 * (1 if field.name != "pilot" else 0))
 
 
+def test_what_covariates_leave_over_keeps_its_digits_whatever_they_explain(monkeypatch):
+    """From next to nothing to all but 1e-12 of the squares within groups; and alone as among others that leave less."""
+    monkeypatch.setattr("jaxre.passes.STRIP", 16)
+    groups, _, design = made("unequal", 3)
+    rng = np.random.default_rng(6)
+    leaves = np.repeat([1.0, 0.5, 0.2, 0.1, 1e-4, 1e-12], 10)
+    along = rng.normal(size=(design.inner.shape[1], 60))
+    noise = rng.normal(size=(len(groups), 60))
+    y = noise + np.sqrt((1 / leaves - 1) * (noise**2).sum(axis=0) / (along**2).sum(axis=0)) * (design.inner @ along)
+    found = passes_on_host(design.inner, design.sizes, y)
+    wide, basis = y.astype(np.longdouble), design.inner.astype(np.longdouble)
+    starts = np.flatnonzero(np.diff(groups, prepend=-1))
+    wide -= (np.add.reduceat(wide, starts) / design.sizes[:, None])[groups]
+    for _ in range(2):  # the basis is orthonormal up to the last digit of a double
+        wide -= basis @ (basis.T @ wide)
+    exact = (wide * wide).sum(axis=0) * found.scale**2
+    # a digit of a sum, and in each of its terms what the last digit of the values is worth
+    assert (abs(found.floor / exact - 1) < 5e-15 + 1e-15 / np.sqrt(leaves)).all()
+    steady = np.where(leaves < 0.05, noise, y)
+    np.testing.assert_array_equal(passes_on_host(design.inner, design.sizes, steady).floor[:40], found.floor[:40])
+
+
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("tile", [1, 1 << 19])
 @pytest.mark.parametrize("name", DESIGNS)
