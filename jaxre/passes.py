@@ -31,9 +31,8 @@ class Passes:
     scale: Array
     """(datasets,) [1/y], power of two."""
     sums: Array
-    """(groups, datasets) over the rows of each group."""
-    inside: Array
-    """(w, datasets) products with an orthonormal basis of the covariates less their group means."""
+    """(groups + w, datasets) over the rows of each group, then products with an orthonormal basis of the covariates
+    less their group means."""
     floor: Array
     """(datasets,) squares of what neither X nor the groups explain, Q(infinity)."""
 
@@ -67,8 +66,7 @@ def passes_on_host(inner: np.ndarray, sizes: np.ndarray, y: np.ndarray, wanted: 
     made = Passes(
         pilot=y[0].copy(),
         scale=np.empty(count),
-        sums=np.empty((len(sizes), count)),
-        inside=np.empty((width, count)),
+        sums=np.empty((len(sizes) + width, count)),
         floor=np.empty(count),
     )
     with np.errstate(all="ignore"):  # what is missing, infinite or overflows ends in a status
@@ -76,7 +74,7 @@ def passes_on_host(inner: np.ndarray, sizes: np.ndarray, y: np.ndarray, wanted: 
             if wanted is None or wanted[part].any():
                 _passes(inner, slabs, y[:, part], part, made, room)
             else:
-                for leaf in (made.pilot, made.scale, made.sums, made.inside, made.floor):
+                for leaf in (made.pilot, made.scale, made.sums, made.floor):
                     leaf[..., part] = np.nan
     return made
 
@@ -123,8 +121,9 @@ def _passes(inner: np.ndarray, slabs: list[Slab], y: np.ndarray, part: slice, ma
     pilot = made.pilot[part]
     reach = abs(y[:: max(1, len(y) // SAMPLED)] - pilot).max(axis=0)
     made.scale[part], now, later = scaling(np.where(np.isfinite(reach), reach, 0))
-    centring = Centring(pilot, now, made.sums[:, part])
-    inside, floor = np.zeros((inner.shape[1], y.shape[1])), np.zeros(y.shape[1])
+    groups = len(made.sums) - inner.shape[1]
+    centring, inside = Centring(pilot, now, made.sums[:groups, part]), made.sums[groups:, part]
+    inside[:], floor = 0, np.zeros(y.shape[1])
     for rows, block in _less_means(slabs, y, centring, room):
         floor += _squares(block)
         if len(inside):
@@ -138,7 +137,6 @@ def _passes(inner: np.ndarray, slabs: list[Slab], y: np.ndarray, part: slice, ma
             if doubtful[strip].any():  # a number depends on its place in the tile, but never on its company
                 exact = _beyond(inner, inside[:, strip], slabs, y[:, strip], centring.of(strip), room)
                 floor[strip] = np.where(doubtful[strip], exact, floor[strip])
-    made.inside[:, part] = inside * later
     made.floor[part] = floor * later * later
     made.sums[:, part] *= later
 

@@ -59,24 +59,23 @@ def reduce_rows(design: SharedDesign, y: Array, dtype: jnp.dtype) -> Passes:
     product = lambda a, b: jnp.matmul(a.astype(dtype), b, precision=jax.lax.Precision.HIGHEST)
     sums = sums_by_group(centred, design.codes, len(design.sizes), design.places)
     within = centred - (sums / design.sizes.astype(dtype)[:, None])[design.codes]
-    inside = product(design.inner.T, within)
-    if len(inside):
-        within = within - product(design.inner, inside)
-    return Passes(pilot=pilot, scale=scale, sums=sums, inside=inside, floor=(within * within).sum(axis=0))
+    if design.inner.shape[1]:
+        inside = product(design.inner.T, within)
+        within, sums = within - product(design.inner, inside), jnp.concatenate([sums, inside])
+    return Passes(pilot=pilot, scale=scale, sums=sums, floor=(within * within).sum(axis=0))
 
 
 def reduce_passes(design: SharedDesign, made: Passes, dtype: jnp.dtype) -> Reduced:
     """A block in the coordinates of the spectrum, from the sums over its rows."""
     n, p = len(design.codes), design.of_basis.shape[0]
     product = lambda a, b: jnp.matmul(a.astype(dtype), b, precision=jax.lax.Precision.HIGHEST)
-    sums, inside, floor = made.sums.astype(dtype), made.inside.astype(dtype), made.floor.astype(dtype)
+    sums, floor = made.sums.astype(dtype), made.floor.astype(dtype)
     if p == 1:
         along = sums.sum(axis=0, keepdims=True)
-        u = product(design.from_groups, sums)
+        u = product(design.to_u, sums)
     else:  # what X explains is taken away first, because it may be large
-        along = product((design.by_group / design.sizes[:, None]).T, sums) + product(design.within.T, inside)
-        u = product(design.from_groups, sums - product(design.by_group, along))
-        u = u + product(design.from_inner, inside - product(design.within, along))
+        along = product(design.along_x, sums)
+        u = product(design.to_u, sums - product(design.of_x, along))
     distinct = design.spectrum.values.shape[0]
     squares = u * u
     if distinct < u.shape[0]:
@@ -123,7 +122,7 @@ def estimate_one(design: SharedDesign, data: Reduced, method: str, whole: bool) 
         found = (whole_search if whole else quick_search)(spectral_curve((spectrum, outcome)))
         ratio, settled, code, untruncated = found.ratio, found.settled, code_of(found), found.ratio
         facts = {name: getattr(found, name) for name in ("certified", "optima", "optima_ratio", "gap", "steps")}
-    at = spectral_profile(spectrum, outcome, ratio, simple=len(spectrum.values) == len(design.member))
+    at = spectral_profile(spectrum, outcome, ratio, design.eigenvalues)
     if method != "anova":
         within = at.quadratic / spectrum.degrees
     shrunk = ratio / (1 + ratio * spectrum.values)  # lambda S_i
@@ -165,7 +164,7 @@ def predict_one(design: SharedDesign, data: Reduced, estimate: Estimate) -> tupl
     Z'Py = U nu^1/2 S u, and the variance of the error is between (1 - sum_i U_i^2 (1 - S_i)).
     """
     dtype = data.outcome.floor.dtype
-    nu, vectors = design.spectrum.values[design.member], design.vectors.astype(dtype)
+    nu, vectors = design.eigenvalues, design.vectors.astype(dtype)
     product = lambda a, b: jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
     shrunk = 1 / (1 + estimate.ratio * nu)
     effect = estimate.ratio * product(vectors * jnp.sqrt(nu), shrunk * data.coordinates) / data.scale

@@ -20,7 +20,7 @@ class SharedDesign:
     """Rows in the order of their groups, and what the fit of an outcome over them needs.
 
     With X = basis triangle and E = (P0 Z) U nu^-1/2 the directions of the groups beyond X, an outcome's coordinates
-    u = E'y are linear in its group sums and in its products with `inner`, a basis of the covariates within groups.
+    u = E'y are linear in its products with Z and with `inner`, a basis of the covariates within groups: [Z inner]'y.
     """
 
     spectrum: Spectrum
@@ -30,16 +30,16 @@ class SharedDesign:
     """the rows of each group, see `places_of`."""
     sizes: Array
     """(groups,) [1]."""
-    by_group: Array
-    """(groups, p) sums over each group of `basis`, orthonormal columns (n, p) that span X."""
-    within: Array
-    """(w, p) products of `inner` with that basis."""
     inner: Array
     """(n, w) orthonormal columns that span the covariates less their group means."""
-    from_groups: Array
-    """(r, groups) u from group sums."""
-    from_inner: Array
-    """(r, w) u from products with `inner`."""
+    of_x: Array
+    """(groups + w, p) [Z inner]' basis, of orthonormal columns (n, p) that span X."""
+    along_x: Array
+    """(p, groups + w) products with `basis` from [Z inner]'y."""
+    to_u: Array
+    """(r, groups + w) u from [Z inner]'y."""
+    eigenvalues: Array
+    """(r,) all eigenvalues of Z'P0 Z beyond 0, ascending."""
     member: Array
     """(r,) int32, the distinct eigenvalue of each coordinate."""
     member_places: Array | None
@@ -81,6 +81,7 @@ def shared_design(codes: np.ndarray, covariates: np.ndarray | None, restricted: 
     nu, rest, vectors = nu[-rank:], vectors[:, :-rank], vectors[:, -rank:]
     inside = basis[:, 1:] - (by_group[:, 1:] / sizes[:, None])[codes]
     inner = _span(inside, w)
+    within = inner.T @ basis
     root = np.sqrt(nu)
     spectrum, member = spectrum_of(nu, sizes, n, n - (p if restricted else 0), restricted)
     shift = of_basis @ by_group.T @ (vectors * root)
@@ -94,11 +95,11 @@ def shared_design(codes: np.ndarray, covariates: np.ndarray | None, restricted: 
         codes=codes.astype(np.int32),
         places=places_of(codes, groups),
         sizes=sizes.astype(float),
-        by_group=by_group,
-        within=inner.T @ basis,
         inner=inner,
-        from_groups=(vectors * root / sizes[:, None]).T.copy(),
-        from_inner=-(inner.T @ basis @ by_group.T @ (vectors / root)).T,
+        of_x=np.concatenate([by_group, within]),
+        along_x=np.concatenate([(by_group / sizes[:, None]).T, within.T], axis=1),
+        to_u=np.concatenate([(vectors * root / sizes[:, None]).T, -(within @ by_group.T @ (vectors / root)).T], axis=1),
+        eigenvalues=spectrum.values[member],
         member=member.astype(np.int32),
         member_places=places_of(member, len(spectrum.values)),
         of_basis=of_basis if p > 1 else np.full((1, 1), 1 / n),

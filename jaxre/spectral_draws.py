@@ -62,7 +62,7 @@ def spectral_source(strata: Strata, estimate: Estimate, method: str) -> tuple[Sp
     squares = np.zeros(len(values))
     np.add.at(squares, member, design.shift[0] ** 2)
     unused: dict[str, Any] = dict.fromkeys(("sizes", "rounding"), np.zeros(0))
-    unused |= dict.fromkeys(("by_group", "within", "inner", "from_groups", "from_inner", "vectors"), np.zeros((0, 0)))
+    unused |= dict.fromkeys(("inner", "of_x", "along_x", "to_u", "vectors"), np.zeros((0, 0)))
     unused["codes"] = np.zeros(0, np.int32)
     places = np.arange(len(values), dtype=np.int32)
     design = dataclasses.replace(design, member=places, shift=np.sqrt(squares)[None], **unused)

@@ -123,8 +123,8 @@ def log_of_product(values: Array, ratio: Array) -> Array:
     return len(values) * jnp.log(most) + sum(jnp.log(math.prod(block)) for block in blocks)
 
 
-def spectral_profile(spectrum: Spectrum, outcome: Coordinates, ratio: Array, simple: bool = False) -> Profile:
-    """Q and L at a ratio, with derivatives; O(r). `simple` where every eigenvalue of the design occurs once."""
+def spectral_profile(spectrum: Spectrum, outcome: Coordinates, ratio: Array, every: Array | None = None) -> Profile:
+    """Q and L at a ratio, with derivatives; O(r). With every eigenvalue, also equal ones, L takes fewer logarithms."""
 
     def of_q(nu: Array, t: Array) -> tuple[Array, ...]:
         shrunk = 1 / (1 + ratio * nu)
@@ -146,8 +146,8 @@ def spectral_profile(spectrum: Spectrum, outcome: Coordinates, ratio: Array, sim
     else:
         zeroth, first, second, third = sums(len(nu), of_q, nu, t)
         log_det, log_det_1, log_det_2 = sums(len(k), of_log_det, k, m)
-    if simple and k is None and 1 < len(nu) <= UNROLLED and not has_little_to_do():
-        log_det = log_of_product(nu, ratio)
+    if every is not None and k is None and 1 < len(every) <= UNROLLED and not has_little_to_do():
+        log_det = log_of_product(every, ratio)
     return Profile(
         ratio=ratio,
         quadratic=outcome.floor + zeroth,
