@@ -40,6 +40,8 @@ class Blocks:
     """the widths that a call may have, ascending, since each compiles anew; the narrowest that holds all is taken."""
     searched: int
     """the widest of the whole search."""
+    step: int
+    """that a width is a multiple of, of chunks less than the widest block."""
     numbers: int
     """that one block holds at most."""
     chunk: int
@@ -53,9 +55,9 @@ class Blocks:
         return width
 
 
-ON_CPU = Blocks(widths=(LANE, 2048), searched=LANE, numbers=1 << 24, chunk=1 << 24)
-ON_GPU = Blocks(widths=tuple(4**i for i in range(4, 9)), searched=4096, numbers=1 << 24, chunk=1 << 29)
-RESIDENT = Blocks(widths=tuple(4**i for i in range(4, 11)), searched=4096, numbers=1 << 27, chunk=1 << 31)
+ON_CPU = Blocks(widths=(LANE, 8192), searched=LANE, step=2048, numbers=1 << 24, chunk=1 << 24)
+ON_GPU = Blocks(widths=tuple(4**i for i in range(4, 9)), searched=4096, step=1 << 16, numbers=1 << 24, chunk=1 << 29)
+RESIDENT = Blocks(widths=tuple(4**i for i in range(4, 11)), searched=4096, step=1 << 20, numbers=1 << 27, chunk=1 << 31)
 
 
 def blocks_of(plan: Plan, values: Any) -> Blocks:
@@ -70,8 +72,9 @@ One = Callable[[Any, Any, Plan, bool], tuple[Estimate, Array, dict[str, Array]]]
 
 
 @functools.lru_cache(maxsize=256)
-def _kernel(plan: Plan, prepare: Prepare, one: One, whole: bool) -> Callable[[Any, Any], jax.Array]:
-    """Compiled: constants and a block of data (last axis the dataset) to packed numbers, `settled` the first."""
+def _kernel(plan: Plan, prepare: Prepare, one: One, whole: bool) -> Callable[[Any, Any, Any], jax.Array]:
+    """Compiled: constants, a block of data (last axis the dataset), and how many of its datasets are wanted, to packed
+    numbers, `settled` the first."""
 
     def pack(constants: Any, data: Any) -> jax.Array:
         estimate, settled, extra = one(constants, data, plan, whole)
@@ -81,7 +84,7 @@ def _kernel(plan: Plan, prepare: Prepare, one: One, whole: bool) -> Callable[[An
     def lane(constants: Any, data: Any) -> jax.Array:
         return jax.vmap(functools.partial(pack, constants), -1, -1)(prepare(constants, data))
 
-    def block(constants: Any, data: Any) -> jax.Array:
+    def block(constants: Any, data: Any, wanted: Any) -> jax.Array:
         constants = cast(constants, FLOATS[plan.precision])
         leaves = jax.tree.leaves(data)
         width = leaves[0].shape[-1]
@@ -89,17 +92,21 @@ def _kernel(plan: Plan, prepare: Prepare, one: One, whole: bool) -> Callable[[An
         if width <= each or plan.platform != "cpu":
             return lane(constants, data)
         part = lambda start: jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, each, -1), data)
-        parts = jax.lax.map(lambda start: lane(constants, part(start)), each * jnp.arange(width // each))
-        return parts.transpose(1, 0, 2).reshape(parts.shape[1], width)
+        of_part = jax.jit(lambda start: lane(constants, part(start)))  # traced once, for its shape and for the loop
+        put = lambda i, found: jax.lax.dynamic_update_slice_in_dim(found, of_part(i * each), i * each, -1)
+        start = jnp.zeros((), jnp.asarray(wanted).dtype)
+        found = jnp.zeros((jax.eval_shape(of_part, start).shape[0], width))
+        return jax.lax.fori_loop(start, -(-wanted // each), put, found)  # what is not wanted takes no time
 
     options = SMALL if plan.few else LARGE if plan.inference else BATCH
     if plan.mesh is None:
         return quick_jit(block, plan.platform, options)
     last = lambda leaf: PartitionSpec(*[None] * (leaf.ndim - 1), AXIS)
 
-    def shared_out(constants: Any, data: Any) -> jax.Array:
+    def shared_out(constants: Any, data: Any, wanted: Any) -> jax.Array:
+        every = lambda constants, data: block(constants, data, jax.tree.leaves(data)[0].shape[-1])
         specs = (jax.tree.map(lambda _: PartitionSpec(), constants), jax.tree.map(last, data))
-        run = jax.shard_map(block, mesh=plan.mesh, in_specs=specs, out_specs=PartitionSpec(None, AXIS), check_vma=False)
+        run = jax.shard_map(every, mesh=plan.mesh, in_specs=specs, out_specs=PartitionSpec(None, AXIS), check_vma=False)
         return run(constants, data)
 
     return quick_jit(shared_out, plan.platform, options)
@@ -155,7 +162,7 @@ def _in_blocks(
         block = jax.tree.unflatten(form, columns)
         if plan.mesh is not None:
             block = jax.tree.map(functools.partial(_place, mesh=plan.mesh), block)
-        ahead = (start, stop, kernel(constants, block))
+        ahead = (start, stop, kernel(constants, block, np.int32(stop - start)))
         if pending is not None:
             found = _collect(found, total, *pending)
         pending = ahead
@@ -179,7 +186,7 @@ def _room(leaf: Array, width: int) -> np.ndarray | None:
 
 
 def _columns(leaf: Array, room: np.ndarray | None, start: int, stop: int, width: int) -> Array:
-    """Columns, the last one repeated up to the width; in the room if there is one."""
+    """Columns, the last one repeated up to the width; in the room, if there is one, up to whole lanes."""
     part, missing = leaf[..., start:stop], width - (stop - start)
     if room is None:  # JAX copies what it takes, of any layout
         if isinstance(leaf, np.ndarray) and part.nbytes > SENT_BY_ONE:
@@ -188,7 +195,7 @@ def _columns(leaf: Array, room: np.ndarray | None, start: int, stop: int, width:
         xp, fill = (np if isinstance(part, np.ndarray) else jnp), [(0, 0)] * (leaf.ndim - 1) + [(0, missing)]
         return xp.pad(part, fill, mode="edge") if missing else part
     room[..., : stop - start] = part
-    room[..., stop - start :] = part[..., -1:]
+    room[..., stop - start : LANE * -(-(stop - start) // LANE)] = part[..., -1:]
     return room
 
 

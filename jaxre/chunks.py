@@ -27,8 +27,9 @@ def matrix_of(values: Any) -> tuple[Any, np.ndarray | None]:
 def chunk_of(chunk: int | None, n: int, plan: Plan, blocks: Blocks) -> int:
     """Datasets a chunk: what was asked for, or whole blocks, as many as the device takes at a time."""
     if chunk is None:
-        block = blocks.width(blocks.widths[-1], n) * plan.devices
-        return max(1, blocks.chunk // (8 * n * block)) * block
+        block, most = blocks.width(blocks.widths[-1], n) * plan.devices, blocks.chunk // (8 * n)
+        step = block if most >= block else min(block, blocks.step * plan.devices)
+        return max(1, most // step) * step
     wanted, free = 24.0 * n * chunk, _free_memory()  # the chunk, a copy of it, and one on its way
     if wanted > free:
         raise ValueError(

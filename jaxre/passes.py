@@ -165,7 +165,7 @@ def _less_means(
         less_pilot(y[rows], centring.pilot, centring.now, block)
         for place, of_group in members:
             total = np.add.reduce(block[of_group], axis=0, out=centring.sums[place])
-            block[of_group] -= np.divide(total, of_group.stop - of_group.start, out=mean)
+            block[of_group] -= np.multiply(total, 1 / (of_group.stop - of_group.start), out=mean)  # up to rounding
         yield rows, block
 
 

@@ -19,7 +19,7 @@ from jaxre.longform import Long, classes_of_long, combined, each_of_long, effect
 from jaxre.plan import EFFECTS, VARIANCES, Plan
 from jaxre.progress import Progress
 
-AT_A_TIME = 2048  # datasets of an iterable; as many as a CPU's widest block
+AT_A_TIME = 2048  # datasets of an iterable
 ROWS_AT_A_TIME = 1 << 22  # of a long table whose datasets come one after the other
 
 

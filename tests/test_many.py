@@ -563,10 +563,12 @@ def test_blocks_narrower_than_a_lane_give_the_same(missing, monkeypatch):
 @pytest.mark.usefixtures("as_shipped")
 @pytest.mark.slow
 @pytest.mark.parametrize("p", [1, 2])
-def test_few_complete_datasets_among_many_incomplete_ones_keep_their_bits(p):
+def test_few_complete_datasets_among_many_incomplete_ones_keep_their_bits(p, monkeypatch):
     values, groups, x = sample([3, 1, 4, 6, 2], p)
     rng = np.random.default_rng(8)
-    count = 200 if p == 2 else 2 * batches.ON_CPU.widths[-1] + 100
+    if p == 1:
+        monkeypatch.setattr("jaxre.batches.ON_CPU", dataclasses.replace(batches.ON_CPU, widths=(256, 1024)))
+    count = 200 if p == 2 else 2148
     many = values[:, rng.integers(10, 20, count)] + rng.normal(size=(len(values), count))
     expected = jaxre.fit_many(many, groups, x)
     complete = np.zeros(count, bool)
