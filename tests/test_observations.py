@@ -160,7 +160,7 @@ def test_no_estimate(args, parts, method):
 
 
 def days(numbers):
-    return np.datetime64("2024-01-01") + np.array(numbers)
+    return np.datetime64("2024-01-01") + np.array(numbers, "timedelta64[D]")
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -244,7 +244,7 @@ ABSENT = {
     "NaN": (with_gap(np.array([0.5, 1.5, 2.5])[G].tolist(), np.nan), [0.5, 1.5, 2.5]),
     "NaN among strings": (with_gap(NAMES[G].tolist(), float("nan")), ["c", "a", "b"]),
     "float array": (np.array(with_gap(np.array([0.5, 1.5, 2.5])[G], np.nan)), [0.5, 1.5, 2.5]),
-    "NaT": (np.array(with_gap(days([4, 3, 2])[G], np.datetime64("NaT"))), list(days([4, 3, 2]))),
+    "NaT": (np.array(with_gap(days([4, 3, 2])[G], np.datetime64("NaT", "D"))), list(days([4, 3, 2]))),
     "pandas None": (pd.Series(with_gap(NAMES[G].tolist(), None)), ["c", "a", "b"]),
     "pandas NA": (pd.Series(with_gap(np.array([7, 3, 9])[G].tolist(), pd.NA), dtype="Int64"), [7, 3, 9]),
     "pandas strings": (pd.Series(with_gap(NAMES[G].tolist(), pd.NA), dtype="string"), ["c", "a", "b"]),
