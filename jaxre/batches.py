@@ -72,9 +72,9 @@ One = Callable[[Any, Any, Plan, bool], tuple[Estimate, Array, dict[str, Array]]]
 
 
 @functools.lru_cache(maxsize=256)
-def _kernel(plan: Plan, prepare: Prepare, one: One, whole: bool) -> Callable[[Any, Any, Any], jax.Array]:
-    """Compiled: constants, a block of data (last axis the dataset), and how many of its datasets are wanted, to packed
-    numbers, `settled` the first."""
+def _kernel(plan: Plan, prepare: Prepare, one: One, whole: bool) -> Callable[[Any, Any, Any, Any], jax.Array]:
+    """Compiled: constants, a block of data (last axis the dataset), the places of lanes of it and how many of these are
+    wanted, to packed numbers, `settled` the first."""
 
     def pack(constants: Any, data: Any) -> jax.Array:
         estimate, settled, extra = one(constants, data, plan, whole)
@@ -84,7 +84,7 @@ def _kernel(plan: Plan, prepare: Prepare, one: One, whole: bool) -> Callable[[An
     def lane(constants: Any, data: Any) -> jax.Array:
         return jax.vmap(functools.partial(pack, constants), -1, -1)(prepare(constants, data))
 
-    def block(constants: Any, data: Any, wanted: Any) -> jax.Array:
+    def block(constants: Any, data: Any, lanes: Any, wanted: Any) -> jax.Array:
         constants = cast(constants, FLOATS[plan.precision])
         leaves = jax.tree.leaves(data)
         width = leaves[0].shape[-1]
@@ -93,18 +93,25 @@ def _kernel(plan: Plan, prepare: Prepare, one: One, whole: bool) -> Callable[[An
             return lane(constants, data)
         part = lambda start: jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, each, -1), data)
         of_part = jax.jit(lambda start: lane(constants, part(start)))  # traced once, for its shape and for the loop
-        put = lambda i, found: jax.lax.dynamic_update_slice_in_dim(found, of_part(i * each), i * each, -1)
-        start = jnp.zeros((), jnp.asarray(wanted).dtype)
-        found = jnp.zeros((jax.eval_shape(of_part, start).shape[0], width))
-        return jax.lax.fori_loop(start, -(-wanted // each), put, found)  # what is not wanted takes no time
+        pieces, zero = LANE // each, jnp.zeros((), jnp.int32)
+
+        def put(i: Array, found: Array) -> Array:
+            start = lanes[i // pieces] * LANE + i % pieces * each
+            return jax.lax.dynamic_update_slice_in_dim(found, of_part(start), start, -1)
+
+        found = jnp.zeros((jax.eval_shape(of_part, zero).shape[0], width))
+        return jax.lax.fori_loop(zero, wanted * pieces, put, found)  # what is not wanted takes no time
 
     options = SMALL if plan.few else LARGE if plan.inference else BATCH
     if plan.mesh is None:
         return quick_jit(block, plan.platform, options)
     last = lambda leaf: PartitionSpec(*[None] * (leaf.ndim - 1), AXIS)
 
-    def shared_out(constants: Any, data: Any, wanted: Any) -> jax.Array:
-        every = lambda constants, data: block(constants, data, jax.tree.leaves(data)[0].shape[-1])
+    def shared_out(constants: Any, data: Any, lanes: Any, wanted: Any) -> jax.Array:
+        def every(constants: Any, data: Any) -> jax.Array:
+            lanes = np.arange(jax.tree.leaves(data)[0].shape[-1] // LANE, dtype=np.int32)
+            return block(constants, data, jnp.asarray(lanes), jnp.int32(len(lanes)))
+
         specs = (jax.tree.map(lambda _: PartitionSpec(), constants), jax.tree.map(last, data))
         run = jax.shard_map(every, mesh=plan.mesh, in_specs=specs, out_specs=PartitionSpec(None, AXIS), check_vma=False)
         return run(constants, data)
@@ -122,7 +129,8 @@ def run(
 ) -> np.ndarray:
     """Packed numbers (numbers, datasets) of data whose last axis is the dataset, one block ahead of the other.
 
-    On a single device, a block of which no dataset is `wanted` is left out: NaN, and the status INVALID.
+    On a single CPU, lanes of which no dataset is `wanted` are left out, elsewhere whole blocks: NaN, and the status
+    INVALID.
     """
     total = jax.tree.leaves(data)[0].shape[-1]
     blocks = blocks_of(plan, jax.tree.leaves(data)[0])
@@ -153,24 +161,31 @@ def _in_blocks(
     found, pending = None, None
     leaves, form = jax.tree.flatten(data)
     rooms = [[_room(leaf, width) for leaf in leaves] for _ in range(2)]
+    by_lane = plan.mesh is None and plan.platform == "cpu" and width >= LANE
+    unit = LANE if by_lane else width  # of what is done or left out
     if wanted is None or plan.mesh is not None:
         wanted = np.ones(total, bool)
-    starts = [start for start in range(0, total, width) if wanted[start : start + width].any()]
+    wanted = np.logical_or.reduceat(wanted, np.arange(0, total, unit))
+    starts = [start for start in range(0, total, width) if wanted[start // unit :][: width // unit].any()]
     for i, start in enumerate(starts):
         stop = min(start + width, total)
-        columns = map(functools.partial(_columns, start=start, stop=stop, width=width), leaves, rooms[i % 2])
+        some = np.flatnonzero(wanted[start // unit :][: width // unit]).astype(np.int32)
+        lanes = np.pad(some, (0, width // unit - len(some)))
+        filled = unit * -(-(stop - start) // unit)
+        columns = map(functools.partial(_columns, start=start, stop=stop, width=filled), leaves, rooms[i % 2])
         block = jax.tree.unflatten(form, columns)
         if plan.mesh is not None:
             block = jax.tree.map(functools.partial(_place, mesh=plan.mesh), block)
-        ahead = (start, stop, kernel(constants, block, np.int32(stop - start)))
+        ahead = (start, stop, kernel(constants, block, lanes, np.int32(len(some))))
         if pending is not None:
             found = _collect(found, total, *pending)
         pending = ahead
     assert pending is not None
     found = _collect(found, total, *pending)
-    for start in set(range(0, total, width)).difference(starts):
-        found[:, start : start + width] = np.nan
-        found[1, start : start + width] = Status.INVALID
+    if not wanted.all():
+        left_out = ~wanted.repeat(unit)[:total]
+        found[:, left_out] = np.nan
+        found[1, left_out] = Status.INVALID
     return found
 
 
@@ -186,7 +201,7 @@ def _room(leaf: Array, width: int) -> np.ndarray | None:
 
 
 def _columns(leaf: Array, room: np.ndarray | None, start: int, stop: int, width: int) -> Array:
-    """Columns, the last one repeated up to the width; in the room, if there is one, up to whole lanes."""
+    """Columns, the last one repeated up to a width; in the room if there is one."""
     part, missing = leaf[..., start:stop], width - (stop - start)
     if room is None:  # JAX copies what it takes, of any layout
         if isinstance(leaf, np.ndarray) and part.nbytes > SENT_BY_ONE:
@@ -195,7 +210,7 @@ def _columns(leaf: Array, room: np.ndarray | None, start: int, stop: int, width:
         xp, fill = (np if isinstance(part, np.ndarray) else jnp), [(0, 0)] * (leaf.ndim - 1) + [(0, missing)]
         return xp.pad(part, fill, mode="edge") if missing else part
     room[..., : stop - start] = part
-    room[..., stop - start : LANE * -(-(stop - start) // LANE)] = part[..., -1:]
+    room[..., stop - start : width] = part[..., -1:]
     return room
 
 

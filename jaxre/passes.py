@@ -6,6 +6,7 @@ the same but for the order of the additions.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from jaxre.rows import SHARE, Array
 TILE = 1 << 19  # numbers that are kept at once, so that they stay in the cache
 SLAB = 1 << 16  # and of those, that all that can be done is done on before the next
 NARROWEST, WIDEST = 64, 8192  # columns of a tile
-STRIP = 512  # of them, that are looked at again together
+STRIP = 512  # of them, that are looked at by themselves
 SAMPLED = 16  # rows that say how an outcome is scaled
 MODEST = 400  # binary exponents of the scale up to which squares neither overflow nor vanish without it
 
@@ -70,13 +71,21 @@ def passes_on_host(inner: np.ndarray, sizes: np.ndarray, y: np.ndarray, wanted: 
         floor=np.empty(count),
     )
     with np.errstate(all="ignore"):  # what is missing, infinite or overflows ends in a status
-        for part, room in tiles(largest_slab(slabs), count):
-            if wanted is None or wanted[part].any():
-                _passes(inner, slabs, y[:, part], part, made, room)
-            else:
-                for leaf in (made.pilot, made.scale, made.sums, made.floor):
-                    leaf[..., part] = np.nan
+        for tile, room in tiles(largest_slab(slabs), count):
+            for part in _strips(tile) if wanted is not None and width == 0 else [tile]:
+                if wanted is None or wanted[part].any():
+                    _passes(inner, slabs, y[:, part], part, made, room)
+                else:
+                    for leaf in (made.pilot, made.scale, made.sums, made.floor):
+                        leaf[..., part] = np.nan
     return made
+
+
+def _strips(tile: slice) -> list[slice]:
+    """Parts of a tile, of about one width: where no product of matrices is formed, the width changes no bit."""
+    count = tile.stop - tile.start
+    ends = tile.start + np.arange(1 + -(-count // STRIP)) * count // -(-count // STRIP)
+    return [slice(int(start), int(end)) for start, end in itertools.pairwise(ends)]
 
 
 def slices(sizes: np.ndarray) -> list[slice]:
