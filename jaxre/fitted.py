@@ -21,7 +21,7 @@ from jaxre.coefficients import (
     contrast_test,
     independent,
 )
-from jaxre.columns import Covariates, covariates_again
+from jaxre.columns import Covariates
 from jaxre.components import Components
 from jaxre.criteria import Criteria, criteria
 from jaxre.distributions import level_of
@@ -33,7 +33,6 @@ from jaxre.inference import (
     Inference,
     as_numpy,
     df_of,
-    filled,
     infer,
     information_of,
     on_groups,
@@ -43,10 +42,9 @@ from jaxre.inference import (
 )
 from jaxre.influence import Influence, influence
 from jaxre.information import Information, information
-from jaxre.moments import GroupMoments, Strata
+from jaxre.moments import GroupMoments
 from jaxre.null import LikelihoodRatioTest, likelihood_ratio_test
-from jaxre.observations import precisions
-from jaxre.prediction import Predictions, places_of, predictions
+from jaxre.prediction import Predictions, predictions, rows_asked
 from jaxre.profile_interval import ProfileInterval, checked, profile_interval
 from jaxre.replicates import Statistic
 from jaxre.residuals import Residuals, residuals
@@ -79,9 +77,9 @@ class Fit(FitNumbers):
         self, contrasts: ArrayLike | None = None, *, df: str | None = None, level: float = 0.95
     ) -> CoefficientTests:
         """t tests and intervals of the coefficients or of the rows of L beta; see `jaxre.coefficient_tests`."""
-        words = {"df": df_of(self.method, df), **self._words}
-        numbers = (self.components, None if contrasts is None else contrast_rows(contrasts, self.p), level_of(level))
-        return on_host(_coefficient_tests, self.moments, *numbers, **words)
+        words, named = {"df": df_of(self.method, df), **self._words}, {"level": level_of(level)}
+        rows = None if contrasts is None else contrast_rows(contrasts, self.p)
+        return on_host(coefficient_tests, self.moments, self.components, rows, named=named, **words)
 
     def contrast_test(self, contrasts: ArrayLike, *, df: str | None = None) -> ContrastTest:
         """Joint F test of L beta = 0; see `jaxre.contrast_test`."""
@@ -116,7 +114,7 @@ class Fit(FitNumbers):
             "restricted": self.method != "ml",
             "kind": information_of(self.method),
         }
-        return on_host(_wald_interval, self.moments, self.components, level_of(level), **words)
+        return on_host(wald_interval, self.moments, self.components, named={"level": level_of(level)}, **words)
 
     def icc_measures(self, level: float = 0.95) -> IccMeasures:
         """ICC(1,1) and ICC(1,k) with intervals; see `jaxre.icc_measures`."""
@@ -190,18 +188,10 @@ class Fit(FitNumbers):
         covariates: (m, p - 1), or a data frame with the columns of the fit, text coded as it was there. weights: (m,)
         precisions of the observations asked for, 1 without.
         """
-        place = places_of(self.groups, groups, allow_new=allow_new)
-        x = np.zeros((len(place), 0))
-        if covariates is not None or self.p > 1:
-            known = Covariates(x, self.coefficients[1:], self.observations.levels)
-            if covariates is None:
-                raise ValueError(f"covariates must have the columns {', '.join(known.names)}, got None.")
-            x = covariates_again(covariates, known)
-        if len(x) != len(place):
-            raise ValueError(f"groups and covariates must have one length, got {len(place)} and {len(x)} rows.")
-        w = np.ones(len(place)) if weights is None else precisions(weights, len(place))
-        words = {"method": self.method}
-        return on_many(_predictions, (place, x, w), filled(self.moments), self.components, level_of(level), **words)
+        known = Covariates(np.zeros((0, self.p - 1)), self.coefficients[1:], self.observations.levels)
+        rows = rows_asked(self.groups, known, groups, covariates, weights, allow_new=allow_new)
+        named = {"level": level_of(level)}
+        return on_many(predictions, self.moments, self.components, rows=rows, named=named, method=self.method)
 
     def residuals(self) -> Residuals:
         """Residuals, marginal and conditional, fitted values and leverage of the rows used; see `jaxre.residuals`."""
@@ -260,8 +250,8 @@ class Fit(FitNumbers):
         return tidy.rows(self)
 
     def _groups(self, level: float, ranked: bool) -> tuple[GroupEffects, Any]:
-        words = {"method": self.method, "ranked": ranked}
-        return on_groups(_group_effects, self.moments, self.components, level_of(level), **words)
+        words, named = {"method": self.method, "ranked": ranked}, {"level": level_of(level)}
+        return on_groups(_effects_and_ranks, self.moments, self.components, named=named, **words)
 
     @property
     def _words(self) -> dict[str, Any]:
@@ -281,26 +271,8 @@ class Fit(FitNumbers):
         return report.plain(self)
 
 
-def _coefficient_tests(
-    strata: Strata, components: Components, contrasts: Any, level: Any, **words: Any
-) -> CoefficientTests:
-    return coefficient_tests(strata, components, contrasts, level=level, **words)
-
-
-def _wald_interval(
-    strata: Strata, components: Components, level: Any, parameter: str | int, **words: Any
-) -> WaldInterval:
-    return wald_interval(strata, components, parameter, level, **words)
-
-
-def _group_effects(
+def _effects_and_ranks(
     moments: GroupMoments, components: Components, level: Any, method: str, ranked: bool
 ) -> tuple[GroupEffects, Any]:
     effects = group_effects(moments, components, method=method, level=level)
     return effects, expected_ranks(effects) if ranked else None
-
-
-def _predictions(
-    rows: tuple[Any, Any, Any], moments: GroupMoments, components: Components, level: Any, method: str
-) -> Predictions:
-    return predictions(moments, components, *rows, method=method, level=level)

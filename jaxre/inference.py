@@ -55,12 +55,17 @@ def _plain(record: Any) -> dict[str, Any]:
     return {field.name: np.asarray(getattr(record, field.name)).tolist() for field in dataclasses.fields(record)}
 
 
-def on_host(function: Callable[..., Any], moments: GroupMoments, *numbers: Any, **words: Any) -> Any:
-    """function(strata, *numbers, **words) in double precision, compiled once for the words and the padded shapes."""
+Named = dict[str, Any]
+
+
+def on_host(
+    function: Callable[..., Any], moments: GroupMoments, *numbers: Any, named: Named | None = None, **words: Any
+) -> Any:
+    """function(strata, *numbers, **named, **words) in double precision, compiled once for the words and the padded
+    shapes, whatever the numbers are."""
     with host_settings(), np.errstate(all="ignore"):
         strata = bucketed(moments)
-        found = _compiled(function, tuple(sorted(words.items())), is_little(strata))(strata, *numbers)
-        return as_numpy(found)
+        return as_numpy(_compiled(function, words, is_little(strata))((strata, *numbers), named or {}))
 
 
 def as_numpy(tree: Any) -> Any:
@@ -68,11 +73,13 @@ def as_numpy(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: np.asarray(leaf)[()], tree)
 
 
-def on_groups(function: Callable[..., Any], moments: GroupMoments, *numbers: Any, **words: Any) -> Any:
-    """function(moments, *numbers, **words) whose arrays (groups, ...) are compiled once for many numbers of groups."""
+def on_groups(
+    function: Callable[..., Any], moments: GroupMoments, *numbers: Any, named: Named | None = None, **words: Any
+) -> Any:
+    """The same of moments, with arrays (groups, ...): compiled once for many numbers of groups."""
     groups = len(moments.sizes)
     with host_settings(), np.errstate(all="ignore"):
-        found = _compiled(function, tuple(sorted(words.items())))(filled(moments), *numbers)
+        found = _compiled(function, words)((filled(moments), *numbers), named or {})
         return jax.tree.map(lambda leaf: np.asarray(leaf)[:groups], found)
 
 
@@ -81,22 +88,34 @@ def filled(moments: GroupMoments) -> GroupMoments:
     return padded(moments, bucket(len(moments.sizes)))
 
 
-def on_many(function: Callable[..., Any], rows: tuple[np.ndarray, ...], *numbers: Any, **words: Any) -> Any:
-    """function(rows, *numbers, **words) whose arrays (m, ...) are compiled once for many m; rows fill them up."""
+def on_many(
+    function: Callable[..., Any],
+    moments: GroupMoments,
+    *numbers: Any,
+    rows: tuple[np.ndarray, ...],
+    named: Named | None = None,
+    **words: Any,
+) -> Any:
+    """The same of moments, the numbers and then rows, with arrays (m, ...): compiled once for many m; rows fill them
+    up."""
     m = len(rows[0])
     if m == 0:
         raise ValueError("there is nothing to predict: groups has no labels.")
     place = np.arange(bucket(m)) % m
     with host_settings(), np.errstate(all="ignore"):
-        full = tuple(leaf[place] for leaf in rows)
-        found = _compiled(function, tuple(sorted(words.items())))(full, *numbers)
+        full = (leaf[place] for leaf in rows)
+        found = _compiled(function, words)((filled(moments), *numbers, *full), named or {})
         return jax.tree.map(lambda leaf: np.asarray(leaf)[:m], found)
 
 
+def _compiled(function: Callable[..., Any], words: dict[str, Any], small: bool = False) -> Any:
+    return _program(function, tuple(sorted(words.items())), small)
+
+
 @functools.lru_cache(maxsize=64)
-def _compiled(function: Callable[..., Any], words: tuple[tuple[str, Any], ...], small: bool = False) -> Any:
+def _program(function: Callable[..., Any], words: tuple[tuple[str, Any], ...], small: bool) -> Any:
     run = functools.partial(function, **dict(words))
-    return quick_jit(lambda *numbers: run(*numbers), platform(), options_of(small))
+    return quick_jit(lambda numbers, named: run(*numbers, **named), platform(), options_of(small))
 
 
 def df_of(method: str, df: str | None) -> str:

@@ -10,12 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from jaxre.columns import Covariates, covariates_again
 from jaxre.components import Components
 from jaxre.distributions import level_of
 from jaxre.eager import compiled_alone_by_group
 from jaxre.estimate import Estimate
 from jaxre.labels import encode
 from jaxre.moments import GroupMoments
+from jaxre.observations import precisions
 from jaxre.prediction_error import ends, error, point, where_known
 from jaxre.records import record
 from jaxre.rows import Array
@@ -153,6 +155,29 @@ def places_of(
             "pass allow_new=True to predict new groups."
         )
     return np.array([*(known.get(label, -1) for label in wanted), -1], np.intp)[encoded.codes]  # the last one of -1
+
+
+def rows_asked(
+    labels: Sequence[Hashable] | np.ndarray,
+    known: Covariates,
+    groups: ArrayLike | Sequence[Hashable],
+    covariates: Any,
+    weights: ArrayLike | None,
+    *,
+    allow_new: bool,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(m,) places of the groups, (m, p - 1) covariates and (m,) weights of the rows that predictions are asked of, from
+    whatever the user has; `labels` and `known` are those of the fit."""
+    place = places_of(labels, groups, allow_new=allow_new)
+    if covariates is not None:
+        x = covariates_again(covariates, known)
+    elif known.names:
+        raise ValueError(f"covariates must have the columns {', '.join(known.names)}, got None.")
+    else:
+        x = np.zeros((len(place), 0))
+    if len(x) != len(place):
+        raise ValueError(f"groups and covariates must have one length, got {len(place)} and {len(x)} rows.")
+    return place, x, np.ones(len(place)) if weights is None else precisions(weights, len(place))
 
 
 def _rows(covariates: ArrayLike | None, m: int, columns: int, dtype: Any) -> Array:
