@@ -12,6 +12,7 @@ from jaxre.components import Components
 from jaxre.criteria import criteria
 from jaxre.estimate import Estimate
 from jaxre.exact import exact_interval, f_test
+from jaxre.group_effects import GroupEffects, expected_ranks
 from jaxre.icc import icc_measures
 from jaxre.inference import information_of
 from jaxre.information import information
@@ -63,7 +64,7 @@ JOINT = {  # of all rows, and what it is in `ContrastTest`
     "contrasts_f_p_value": "p_value",
 }
 CONTRASTS = (*OF_CONTRASTS, *JOINT)
-OF_GROUPS = {  # of each group, and what it is in `GroupEffects`
+OF_GROUPS = {  # of each group, and what it is in `GroupEffects`, but for the last
     "blup_conditional_variance": "conditional_variance",
     "blup_mse": "effect_mse",
     "blup_low": "effect_low",
@@ -73,6 +74,7 @@ OF_GROUPS = {  # of each group, and what it is in `GroupEffects`
     "group_mean_low": "mean_low",
     "group_mean_high": "mean_high",
     "group_rank": "rank",
+    "group_expected_rank": "expected_ranks",
 }
 OF_PREDICTIONS = {  # of each prediction, and what it is in `Predictions`
     "prediction": "value",
@@ -94,6 +96,15 @@ def available(method: str, df: str, given: Collection[str]) -> tuple[str, ...]:
     absent = {*(() if df == "kenward-roger" else ADJUSTED), *(OF_LIKELIHOOD if method == "anova" else ())}
     absent |= {name for argument, names in ON_REQUEST.items() if argument not in given for name in names}
     return tuple(name for name in COLUMNS if name not in absent)
+
+
+def columns_of_groups(effects: GroupEffects, asked: Collection[str]) -> dict[str, Array]:
+    """Those of the columns of the groups that are asked for."""
+    fields = {name: field for name, field in OF_GROUPS.items() if name in asked}
+    return {
+        name: expected_ranks(effects) if field == "expected_ranks" else getattr(effects, field)
+        for name, field in fields.items()
+    }
 
 
 def inference_of_one(

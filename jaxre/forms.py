@@ -19,7 +19,7 @@ from jaxre.arrays import group_moments
 from jaxre.batches import One, Prepare, cast, run
 from jaxre.by_group import places_of
 from jaxre.classes import Classes, by_classes, strata_of_classes, sums_of_block
-from jaxre.columns_of_inference import OF_GROUPS, OF_PREDICTIONS, inference_of_one
+from jaxre.columns_of_inference import OF_PREDICTIONS, columns_of_groups, inference_of_one
 from jaxre.components import Components
 from jaxre.estimate import Estimate, estimate_of
 from jaxre.group_effects import group_effects
@@ -190,7 +190,7 @@ def _groups_of_design(codes: bytes, covariates: bytes | None, n: int) -> One:
         (places, rows), (values, within, between) = at_new, data
         at, moments = Components(within=within, between=between), group_moments(values, groups, x)
         found = group_effects(moments, at, method=plan.method, level=plan.level)
-        columns = {column: getattr(found, name) for column, name in OF_GROUPS.items()}
+        columns = columns_of_groups(found, plan.quantities)
         if plan.predict is not None:
             predicted = predictions(moments, at, places, rows, method=plan.method, level=plan.level)
             columns |= {column: getattr(predicted, name) for column, name in OF_PREDICTIONS.items()}

@@ -12,11 +12,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from jaxre.classes import Classes, status_of
-from jaxre.columns_of_inference import OF_GROUPS, OF_PREDICTIONS
+from jaxre.columns_of_inference import OF_GROUPS, OF_PREDICTIONS, columns_of_groups
 from jaxre.effects import predict
 from jaxre.fitting import fit
 from jaxre.frame import power_of_two_below
 from jaxre.plan import EFFECTS, Plan
+from jaxre.settings import host_settings
 from jaxre.status import Status
 
 
@@ -212,8 +213,10 @@ def _by_single_fits(
             found[name][single.groups] = getattr(single, name)
         if of_groups:
             effects = single.group_effects(plan.level)
-            for name in of_groups:
-                found[name][single.groups] = getattr(effects, OF_GROUPS[name])
+            with host_settings():
+                columns = columns_of_groups(effects, of_groups)
+            for name, column in columns.items():
+                found[name][single.groups] = column
         if asked is not None and places is not None:
             rows = single.predict(places[:, i], x, allow_new=True, level=plan.level)
             for name, field in OF_PREDICTIONS.items():

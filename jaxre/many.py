@@ -83,8 +83,9 @@ def fit_many(
             intervals, "between_bootstrap_low", "between_bootstrap_high" and so for each variance, its root, the ratio,
             the ICC and "beta", with "bootstrap_boundary" and "bootstrap_failed", counts of its replicates. Of each
             group, see `group_effects`: "blup_low", "blup_high", "blup_mse", "blup_conditional_variance", "group_mean",
-            "group_mean_low", "group_mean_high", "group_mean_mse", "group_rank" (of the effect); one dataset after the
-            other where something is missing or datasets have designs of their own.
+            "group_mean_low", "group_mean_high", "group_mean_mse", "group_rank" (of the effect), "group_expected_rank"
+            (see `expected_ranks`); one dataset after the other where something is missing or datasets have designs of
+            their own.
         chunk: columns of a matrix in memory at a time; by default as many as make 16 MB, or 128 MB if they have very
             many rows; 512 MB for a GPU. A long table is in memory as it is, and taken four million rows at a time if
             its datasets come one after the other; an iterable is taken 2048 datasets at a time.

@@ -64,22 +64,27 @@ def test_long_tables_and_iterables():
     """Datasets have groups of their own, one dataset's after the other's."""
     values = outcomes()[:, 1:]
     items = [(column, GROUPS) for column in values.T]
-    words = {"quantities": ("icc", "blup_high", "group_rank"), "level": 0.8}
+    words = {"quantities": ("icc", "blup_high", "group_rank", "group_expected_rank"), "level": 0.8}
     table = jaxre.fit_many(values.T.ravel(), np.tile(GROUPS, 4), datasets=np.repeat(np.arange(4), len(GROUPS)), **words)
     for fits in (jaxre.fit_many(items, **words), table):
         ends = np.cumsum([0, *fits.group_counts])
         for i in range(3):
-            expected, here = jaxre.fit(values[:, i], GROUPS).group_effects(0.8), slice(ends[i], ends[i + 1])
+            single, here = jaxre.fit(values[:, i], GROUPS), slice(ends[i], ends[i + 1])
+            expected = single.group_effects(0.8)
             np.testing.assert_allclose(fits.inference["blup_high"][here], expected.effect_high, rtol=1e-9)
             np.testing.assert_array_equal(fits.inference["group_rank"][here], expected.rank)
+            np.testing.assert_array_equal(fits.inference["group_expected_rank"][here], single.expected_ranks())
         assert np.isnan(fits.inference["blup_high"][ends[3] :]).all()
         rows = fits.tidy_groups()
-        assert list(rows) == ["dataset", "group", "blup_high", "group_rank"]
+        assert list(rows) == ["dataset", "group", "blup_high", "group_rank", "group_expected_rank"]
         np.testing.assert_array_equal(rows["dataset"], np.repeat(np.arange(4), fits.group_counts))
 
 
 def test_the_table_of_a_matrix_has_them_all():
-    fits = jaxre.fit_many(outcomes(), GROUPS, quantities=("blup_low", "blup", "group_mean"))
+    fits = jaxre.fit_many(outcomes(), GROUPS, quantities=("blup_low", "blup", "group_mean", "group_expected_rank"))
     rows = fits.tidy_groups()
-    assert list(rows) == ["dataset", "group", "blup", "blup_low", "group_mean"]
+    assert list(rows) == ["dataset", "group", "blup", "blup_low", "group_mean", "group_expected_rank"]
+    for i in (1, 2):
+        expected = jaxre.fit(outcomes()[:, i], GROUPS).expected_ranks()
+        np.testing.assert_allclose(fits.inference["group_expected_rank"][i], expected, rtol=1e-9)
     np.testing.assert_array_equal(rows["blup_low"].reshape(5, 6), fits.inference["blup_low"])
