@@ -14,8 +14,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from jaxre.curve import Curve
-from jaxre.distributions import increasing_root
 from jaxre.profile import Profile, curvature, drop, score
+from jaxre.roots import increasing_root
 from jaxre.rows import Array
 
 FINE, ROUGH = 3, 2

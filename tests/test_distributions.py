@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 from jaxre.distributions import (
-    betainc,
     chi2_quantile,
     f_quantile,
     f_tails,
-    increasing_root,
     level_of,
     t_p_value,
     t_quantile,
 )
+from jaxre.incomplete_beta import betainc
+from jaxre.roots import increasing_root
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -150,3 +150,8 @@ def test_the_domain_of_an_incomplete_beta_function():
         jnp.array([1.0, 2, 2, -1, 0, np.nan, np.inf, 2, 2]), 3.0, jnp.array([0.3, 0, 1, 0.5, 0.5, 0.5, 0.5, -0.1, 1.1])
     )
     np.testing.assert_allclose(found, [1 - 0.7**3, 0, 1, *[np.nan] * 6], rtol=1e-14)  # a = 1 has a closed form
+
+
+def test_no_degrees_of_freedom_give_no_p_value():
+    assert np.isnan(t_p_value(np.array([0.0, 1.0, np.inf]), np.nan)).all()
+    assert np.isnan(t_p_value(np.nan, np.array([1.0, 2e4, np.inf]))).all()

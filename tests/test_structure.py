@@ -25,6 +25,8 @@ ORDER = (
     "by_group",
     "rows",
     "traced_rows",
+    "roots",
+    "incomplete_beta",
     "distributions",
     "sweep",
     "frame",
