@@ -15,7 +15,7 @@ from jaxre.columns import numbers
 from jaxre.eager import in_one_program
 from jaxre.labels import encode
 from jaxre.moments import GroupMoments, moments_of
-from jaxre.observations import extremes
+from jaxre.observations import LEAST_WEIGHT, MOST_WEIGHT, extremes
 from jaxre.rows import Array, HostRows, Rows
 from jaxre.settings import is_small, staging
 from jaxre.traced_rows import TracedRows, sizes_of
@@ -41,7 +41,8 @@ def group_moments(
         groups: (n,) group of each row. Without `num_groups`, concrete labels of any hashable type, numbered in order of
             first appearance; with it, integers 0 .. num_groups - 1, which may be traced.
         covariates: (n, p - 1) [x], no column of ones; None for the intercept alone.
-        weights: (n,) [1] precision of each row: its variance within groups is within / weight. All > 0; None for 1.
+        weights: (n,) [1] precision of each row: its variance within groups is within / weight. All > 0, and from 1e-100
+            to 1e100; None for 1.
         within: () [y^2], the variance within groups, > 0, where it is known; None where it is to be estimated. A group
             may then be a single row: with weights 1 / v_i and within 1 this is a random-effects meta-analysis of
             estimates with sampling variances v_i. The moments are those of a variance with infinite degrees of freedom.
@@ -53,8 +54,8 @@ def group_moments(
 
     Errors:
         ValueError for shapes that do not fit, TypeError for what is not a real number. NaN, infinity, a label out of
-        range, or a weight or a known variance that is not positive give the status INVALID, and an unidentified or
-        degenerate dataset its own status: see `Status`.
+        range, a weight out of its range or a known variance that is not positive give the status INVALID, and an
+        unidentified or degenerate dataset its own status: see `Status`.
 
     Source: Chan, Golub and LeVeque (1983), The American Statistician 37, 242-247 (two-pass sums).
 
@@ -127,7 +128,7 @@ def _rows_on_host(y: Array, codes: Array, x: Array | None, count: int, w: Array 
     values = np.asarray(y)
     reach = extremes(values, table)
     labelled = codes.min() >= 0 and codes.max() < count
-    weighed = weights is None or (np.isfinite(weights.sum()) and weights.min() >= np.finfo(float).tiny)
+    weighed = weights is None or bool((weights >= LEAST_WEIGHT).all() and (weights <= MOST_WEIGHT).all())
     if not (np.isfinite(reach).all() and labelled and weighed):
         return None
     return HostRows(values, codes.astype(np.intp), table, np.bincount(codes, minlength=count), reach, weights)

@@ -93,7 +93,7 @@ def _kernel(plan: Plan, prepare: Prepare, one: One, whole: bool) -> Callable[[An
             return lane(constants, data)
         part = lambda start: jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, each, -1), data)
         of_part = jax.jit(lambda start: lane(constants, part(start)))  # traced once, for its shape and for the loop
-        pieces, zero = LANE // each, jnp.zeros((), jnp.int32)
+        pieces, zero = min(LANE, width) // each, jnp.zeros((), jnp.int32)
 
         def put(i: Array, found: Array) -> Array:
             start = lanes[i // pieces] * LANE + i % pieces * each
@@ -109,7 +109,7 @@ def _kernel(plan: Plan, prepare: Prepare, one: One, whole: bool) -> Callable[[An
 
     def shared_out(constants: Any, data: Any, lanes: Any, wanted: Any) -> jax.Array:
         def every(constants: Any, data: Any) -> jax.Array:
-            lanes = np.arange(jax.tree.leaves(data)[0].shape[-1] // LANE, dtype=np.int32)
+            lanes = np.arange(-(-jax.tree.leaves(data)[0].shape[-1] // LANE), dtype=np.int32)
             return block(constants, data, jnp.asarray(lanes), jnp.int32(len(lanes)))
 
         specs = (jax.tree.map(lambda _: PartitionSpec(), constants), jax.tree.map(last, data))

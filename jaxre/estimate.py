@@ -211,7 +211,8 @@ def in_user_units(
         beta = frame.origin + frame.transform * optimum.gamma
     else:
         assert variances is None
-        beta_cov = within * (frame.transform @ optimum.gamma_cov @ frame.transform.T)
+        unit = frame.transform * frame.scale  # of the outcome's size, or small terms would vanish before they are added
+        beta_cov = sigma_2 * (unit @ optimum.gamma_cov @ unit.T)
         beta = frame.origin + frame.transform @ optimum.gamma
         variances = jnp.diagonal(beta_cov)
 

@@ -41,7 +41,8 @@ def fit(
         groups: (n,) labels of any hashable type, or a column of a data frame.
         covariates: (n, p - 1) [x], no column of ones; in a data frame, names are kept, and text and
             categories become treatment-coded columns, as in R.
-        weights: (n,) [1] precision of each row: its variance within groups is within / weight, as in lme4. All > 0.
+        weights: (n,) [1] precision of each row: its variance within groups is within / weight, as in lme4. All > 0, and
+            from 1e-100 to 1e100.
         method: "reml", "ml" or "anova".
         missing: "drop" leaves out rows in which anything is missing and reports how many; "raise" refuses them.
         optimizer: any optax transformation in the place of `newton()`, for "reml" and "ml".

@@ -98,14 +98,14 @@ def moments_of(rows: Rows, known: Array | None = None) -> GroupMoments:
     deviations -= rough_centre[:, None]
     if correction is not None:
         deviations += correction
-    drift = (deviations @ sizes) / n
-    if xp is jnp:
-        drift = jax.lax.stop_gradient(drift)  # it is what rounding leaves of 0, whatever the data
+    # what rounding leaves of 0, whatever the data
+    drift_of = lambda means: (means @ sizes) / n if xp is np else jax.lax.stop_gradient((means @ sizes) / n)
+    drift = drift_of(deviations)
     deviations -= drift[:, None]
     centre = pilot + (rough_centre + drift)
     rounding = eps * xp.maximum(abs(low), abs(high)) * scale  # (p,) what the last digit of the input is worth
 
-    groups, turn = (sizes > 0).sum(dtype=dtype), None
+    groups, turned_means = (sizes > 0).sum(dtype=dtype), deviations
     if p == 1:
         frame = frame_of(xp, scale, centre, None, None)
         within_rank, deficient, residual = xp.zeros((), dtype), False, cross[0, 0]
@@ -114,7 +114,12 @@ def moments_of(rows: Rows, known: Array | None = None) -> GroupMoments:
         rotation, deficient = rotation_of(rows, scale, anchors, cross, deviations, sizes, rounding)
         slopes = first_slopes(rotation, cross, deviations, sizes, xp)
         frame = frame_of(xp, scale, centre, rotation, slopes)
-        cross, turn = _turn(rows, scale, anchors, cross, correction, sizes, rotation, slopes)
+        turn, cross, rest = _turn(rows, scale, anchors, cross, correction, sizes, rotation, slopes)
+        if rest is None:
+            turned_means = turn.T @ deviations
+        else:  # nearly collinear columns leave more digits in the rows than in the means of each
+            turned_means = turn.T @ (anchors - pilot[:, None] - rough_centre[:, None]) + rest / size_or_one
+            turned_means = turned_means - drift_of(turned_means)[:, None]
         varies = xp.diag(cross)[:-1] > n * (4 * abs(rotation).T @ rounding[:-1]) ** 2
         keep = xp.append(varies, xp.ones(1, bool))
         cross = xp.where(keep[:, None] & keep[None, :], cross, 0)
@@ -140,7 +145,7 @@ def moments_of(rows: Rows, known: Array | None = None) -> GroupMoments:
             Status.OUT_OF_RANGE: known * frame.scale * frame.scale < float(xp.finfo(dtype).tiny) ** 0.45,  # its square
             Status.INVALID: ~(finite & (known > 0) & xp.isfinite(known)),
         }
-    table = _table(xp, sizes > 0, deviations, turn)
+    table = _table(xp, sizes > 0, turned_means)
     with_intercept = xp.zeros((p + 1, p + 1), dtype)
     if xp is np:
         with_intercept[1:, 1:] = cross
@@ -176,33 +181,28 @@ def _turn(
     sizes: Array,
     rotation: Array,
     slopes: Array,
-) -> tuple[Array, Array]:
-    """Products within groups of the rotated covariates and the reduced outcome, and what turns columns into these."""
+) -> tuple[Array, Array, Array | None]:
+    """What turns columns into rotated covariates and a reduced outcome, the products within groups of these, and their
+    sums over the groups if the rows were turned: of what the anchors leave."""
     xp, n, dtype = rows.xp, sizes.sum(), sizes.dtype
     left = xp.concatenate([rotation, xp.zeros((1, len(rotation)), dtype)])
     turn = xp.concatenate([left, xp.append(-(rotation @ slopes), xp.ones(1, dtype))[:, None]], axis=1)
     turned = turn.T @ cross @ turn
     cancelled = abs(turn).T @ abs(cross) @ abs(turn)
-    exact_enough = xp is np and n > MANY and (xp.diag(cancelled) < 100 * xp.diag(turned)).all()
-    if not exact_enough:  # else turning the products loses two digits at most to cancellation
-        _, turned = rows.residual_products(scale, anchors, turn)
-        if correction is not None:
-            drift = correction.T @ turn
-            turned = turned - (drift.T * sizes) @ drift
-    return turned, turn
+    if xp is np and n > MANY and (xp.diag(cancelled) < 100 * xp.diag(turned)).all():
+        return turn, turned, None  # two digits lost to cancellation, at most, and one where they are differences
+    rest, turned = rows.residual_products(scale, anchors, turn)
+    assert rest is not None
+    size_or_one = xp.where(sizes > 0, sizes, 1)
+    return turn, turned - (rest / size_or_one) @ rest.T, rest
 
 
-def _table(xp: Any, nonempty: Array, deviations: Array, turn: Array | None) -> Array:
+def _table(xp: Any, nonempty: Array, means: Array) -> Array:
     """(p + 1, groups) the group means of (1, x, y), less their centre and turned; 0 where a group is empty."""
     if xp is not np:
-        turned = deviations if turn is None else turn.T @ deviations
-        return xp.concatenate([nonempty[None, :].astype(turned.dtype), turned]) * nonempty
-    table = np.empty((1 + len(deviations), len(nonempty)))
-    table[0] = nonempty
-    if turn is None:
-        table[1:] = deviations
-    else:
-        np.matmul(turn.T, deviations, out=table[1:])
+        return xp.concatenate([nonempty[None, :].astype(means.dtype), means]) * nonempty
+    table = np.empty((1 + len(means), len(nonempty)))
+    table[0], table[1:] = nonempty, means
     if not nonempty.all():
         table *= nonempty
     return table

@@ -13,6 +13,7 @@ from jaxre.columns import covariates_of, numbers, refuse_infinity, refuse_missin
 from jaxre.labels import Labels, encode, first_seen
 
 MISSING = ("drop", "raise")
+LEAST_WEIGHT, MOST_WEIGHT = 1e-100, 1e100  # beyond, products of weights and squares leave the range of doubles
 AT_ONCE = 1 << 16  # numbers that stay in the cache
 
 
@@ -130,6 +131,12 @@ def precisions(weights: ArrayLike, rows: int) -> np.ndarray:
         raise ValueError(
             f"weights must be positive, got {w[wrong[0]]:g} in row {wrong[0]} ({len(wrong)} such): a row has variance "
             "within / weight; leave out a row that is to count for nothing."
+        )
+    wrong = np.flatnonzero((w < LEAST_WEIGHT) | (w > MOST_WEIGHT))
+    if len(wrong):
+        raise ValueError(
+            f"weights must lie between {LEAST_WEIGHT:g} and {MOST_WEIGHT:g}, got {w[wrong[0]]:g} in row {wrong[0]} "
+            f"({len(wrong)} such); divide all by one number, which divides `within` as well and changes nothing else."
         )
     return w
 

@@ -161,7 +161,9 @@ class Centring(NamedTuple):
     """(groups, columns) of what is left, over each group; found on the way."""
 
     def of(self, part: slice) -> Centring:
-        return Centring(self.pilot[part], None if self.now is None else self.now[part], self.sums[:, part])
+        """The same of some columns, with sums of their own."""
+        now = None if self.now is None else self.now[part]
+        return Centring(self.pilot[part], now, np.empty_like(self.sums[:, part]))
 
 
 def _less_means(
@@ -273,7 +275,7 @@ class Missing(NamedTuple):
 def missing_of(sizes: np.ndarray, y: np.ndarray) -> Missing:
     """What is missing of each column of y (n, datasets); rows in the order of their groups, of these sizes."""
     values, whole = np.zeros(y.shape[1], int), np.zeros(y.shape[1], int)
-    for part, _ in tiles(len(y), y.shape[1]):
+    for part, _ in tiles(len(y), y.shape[1], 0):
         missing = np.isnan(y[:, part])
         for rows in slices(sizes):
             of_group = count_true(missing[rows])

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxre.by_group import places_of, sums_by_group
+from jaxre.observations import LEAST_WEIGHT, MOST_WEIGHT
 from jaxre.rows import Array
 
 
@@ -35,7 +36,8 @@ class TracedRows:
         finite, known = jnp.isfinite(table), ((codes >= 0) & (codes < groups)).all()
         if weights is not None:
             weights = jnp.asarray(weights, table.dtype)
-            known = known & ((weights > 0) & jnp.isfinite(weights)).all()
+            known = known & ((weights > 0) & (weights >= LEAST_WEIGHT) & (weights <= MOST_WEIGHT)).all()
+            known = known & jnp.isfinite(weights).all()
         # rows without an estimate are replaced, or 0 * NaN would be their share of a derivative
         valid = finite.all() & known
         self.table = jnp.where(valid, table, 0)

@@ -142,13 +142,24 @@ def test_derivatives_with_respect_to_weights():
     np.testing.assert_allclose(found.reverse, found.forward, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("bad", [0.0, -1.0, np.nan, np.inf])
+@pytest.mark.parametrize("bad", [0.0, -1.0, np.nan, np.inf, 1e-101, 1e101])
 def test_a_weight_that_is_none(bad):
     y, groups, x, w = data()
     w[3] = bad
-    estimate = jaxre.reml(jaxre.group_moments(y, groups, x, weights=w))
-    assert estimate.status == jaxre.Status.INVALID
-    assert np.isnan(estimate.between)
+    traced = jax.jit(lambda w: jaxre.group_moments(y, groups, x, weights=w))
+    for moments in (jaxre.group_moments(y, groups, x, weights=w), traced(w)):
+        estimate = jaxre.reml(moments)
+        assert estimate.status == jaxre.Status.INVALID
+        assert np.isnan(estimate.between)
+
+
+@pytest.mark.parametrize("size", [2.0**-332, 2.0**332], ids=["1e-100", "1e100"])
+def test_equal_weights_of_any_size_in_range_only_scale_within(size):
+    y, groups, x, _ = data()
+    plain, heavy = jaxre.fit(y, groups, x), jaxre.fit(y, groups, x, weights=np.full(len(y), size))
+    assert heavy.between == pytest.approx(plain.between, rel=1e-13)  # another way through the rows, to rounding
+    assert heavy.within / size == pytest.approx(plain.within, rel=1e-13)
+    np.testing.assert_allclose(heavy.beta_se, plain.beta_se, rtol=1e-13)
 
 
 def test_misuse():
@@ -292,6 +303,10 @@ def test_misuse_of_fit():
     for weights, match in (
         (w[1:], r"weights must have shape \(21,\) like values, got \(20,\)"),
         (np.where(w == w[4], 0, w), "weights must be positive, got 0 in row 4"),
+        (
+            np.where(w == w[4], 1e101, w),
+            r"weights must lie between .* got 1e\+101 in row 4 .*; divide",
+        ),
         (np.where(w == w[4], -2, w), "weights must be positive, got -2 in row 4"),
         (np.where(w == w[4], np.inf, w), "weights"),
     ):
