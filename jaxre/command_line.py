@@ -69,6 +69,8 @@ class _Parser(argparse.ArgumentParser):
     """Errors are one line that begins with `jaxre: error:`, whichever command they come from."""
 
     def error(self, message: str) -> NoReturn:
+        if message.startswith("unrecognized arguments"):
+            message += "; names in a list have commas and no spaces between them, as in --covariates A,B"
         self.exit(WRONG_USE, f"jaxre: error: {message}; see {self.prog} --help.\n")
 
 
@@ -147,9 +149,12 @@ def _level(text: str) -> float:
 def _split(names: str) -> list[str]:
     """Names between commas; one that holds a comma stands in double quotes."""
     try:
-        return [name.strip() for name in next(csv.reader([names], skipinitialspace=True), [])]
+        found = [name.strip() for name in next(csv.reader([names], skipinitialspace=True), [])]
     except csv.Error as error:
         raise ValueError(f"{names!r} must be names with commas between them on one line: {error}.") from None
+    if len(found) > 1 and "" in found:
+        raise ValueError(f"{names!r} must be names with commas between them, got an empty one; leave out that comma.")
+    return found
 
 
 def _check_file(file: str, outcome: str | None, group: str | None) -> None:

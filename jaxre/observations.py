@@ -68,9 +68,8 @@ def observe(
         given = covariates_of(covariates, ~np.isnan(y) & (labels.slots >= 0) if together else np.zeros(0, bool))
         x = given.table
         if x.ndim != 2:
-            raise ValueError(
-                f"covariates must have shape (n, p - 1), got {x.shape}; for one covariate pass x.reshape(-1, 1)."
-            )
+            remedy = "for one covariate pass x.reshape(-1, 1)" if x.ndim == 1 else "pass a column for each covariate"
+            raise ValueError(f"covariates must have shape (n, p - 1), got {x.shape}; {remedy}.")
         if len(x) != len(y):
             raise ValueError(f"values and covariates must have one length, got {len(y)} and {len(x)} rows.")
         x, names, levels = x if x.shape[1] else None, given.names, given.levels

@@ -194,6 +194,10 @@ def test_datasets_are_listed_with_their_sources(capsys: Capture) -> None:
             "FILE: the outcome 'sex' must hold numbers, got 'Male' in ",
         ),
         (["dyestuff", "--outcome", "Batch"], "column 'Batch' is used twice (outcome 'Batch', group 'Batch', "),
+        (
+            ["rail", "--covariates", "weight,"],
+            "'weight,' must be names with commas between them, got an empty one; leave",
+        ),
         (["rail", "--covariates", "weight"], "rail has no column 'weight'. Its columns are 'Rail', 'travel'."),
         (["pastes", "--outcome", "cask"], "pastes: the outcome 'cask' must hold numbers, got 'a' in data row 1; "),
         (["pastes", "--group", "batch", "--covariates", "sample"], "not identified: "),
@@ -234,6 +238,7 @@ def test_without_duckdb(capsys: Capture, rats: str, monkeypatch: pytest.MonkeyPa
         (["fit"], "the following arguments are required: FILE"),
         (["fit", "dyestuff", "--method", "lm"], "argument --method: invalid choice: 'lm'"),
         (["fit", "dyestuff", "--json", "more"], "unrecognized arguments: more"),
+        (["fit", "dyestuff", "--covariates", "a", "b"], "commas and no spaces between them, as in --covariates A,B"),
         (
             ["fit", "dyestuff", "--level", "95"],
             "argument --level: level must lie between 0 and 1, such as 0.95, got 95",
