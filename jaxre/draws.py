@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -204,11 +206,13 @@ def draw_from(key: Array, source: Source, most: Freedom) -> Any:
     moments, strata, p = source.moments, len(source.variance), source.moments.means.shape[-1] - 1
     known = jnp.asarray(moments.within_cross)[:p, :p]
     along = 0 if source.root_deviation is None else source.root_deviation.size
-    of_normals, of_within, of_scatter = jax.random.split(key, 3)
-    normals = jax.random.normal(of_normals, (strata + p - 1 + along,), source.variance.dtype)
+    wanted = [(source.within_freedom, most.within)]
+    if source.scatter_freedom is not None:
+        wanted.append((source.scatter_freedom, most.scatter))
+    normals, chi_squares = normals_and_chi_squares(key, strata + p - 1 + along, wanted, source.variance.dtype)
     means = source.mean_deviation * normals[:strata]
     slopes = source.slope_deviation * normals[strata : strata + p - 1]
-    rest = source.within * chi_square(of_within, source.within_freedom, most.within)
+    rest = source.within * chi_squares[0]
     # without a barrier the compiler draws again in every loop that reads a number
     means, slopes, rest = jax.lax.optimization_barrier((means, slopes, rest))
     products = matmul(known[:, 1:], slopes)
@@ -218,7 +222,7 @@ def draw_from(key: Array, source: Source, most: Freedom) -> Any:
     }
     if source.root_deviation is not None and source.scatter_freedom is not None:
         steps = source.root_deviation * normals[strata + p - 1 :].reshape(strata, p - 1)
-        rest = source.variance * chi_square(of_scatter, source.scatter_freedom, most.scatter)
+        rest = source.variance * chi_squares[1]
         steps, rest = jax.lax.optimization_barrier((steps, rest))
         products = (source.roots * steps[:, None, :]).sum(axis=-1)
         squares = (steps * steps).sum(axis=-1) + rest
@@ -233,15 +237,33 @@ def _with_outcome(known: Array, products: Array, squares: Array) -> Array:
     return jnp.concatenate([top, bottom[..., None, :]], axis=-2)
 
 
-def chi_square(key: Array, freedom: Array, most: int | None) -> Array:
-    """Chi-squares on whole numbers of degrees of freedom of at most so many; 0 on none.
+def normals_and_chi_squares(
+    key: Array, count: int, wanted: Sequence[tuple[Array, int | None]], dtype: Any
+) -> tuple[Array, list[Array]]:
+    """Standard normal numbers (count,); and for each (freedom, most) chi-squares on whole numbers of degrees of freedom
+    of at most so many, 0 on none.
 
-    Few are drawn as -2 log of a product of uniforms, and the square of a normal, 2 erfinv(u)^2, where they are odd.
+    All come from one call for uniform numbers, since a call costs more than its numbers; but for those on very many
+    degrees of freedom, which have keys of their own.
     """
-    if most is None:
-        return _large_chi_square(key, freedom)
+    shapes = [(0 if most is None else most // 2 + most % 2, *jnp.shape(freedom)) for freedom, most in wanted]
+    ends = count + np.cumsum([0, *map(math.prod, shapes)])
+    alone = all(most is not None for _, most in wanted)
+    of_uniforms, *keys = [key] if alone else jax.random.split(key, 1 + len(wanted))
+    uniforms = jax.random.uniform(of_uniforms, (int(ends[-1]),), dtype)
+    least = float(np.nextafter(np.array(-1, dtype), 0))
+    found = [
+        _large_chi_square(keys[place], freedom)
+        if most is None
+        else _small_chi_square(uniforms[ends[place] : ends[place + 1]].reshape(shapes[place]), freedom, most)
+        for place, (freedom, most) in enumerate(wanted)
+    ]
+    return math.sqrt(2) * erfinv(jnp.maximum(2 * uniforms[:count] - 1, least)), found
+
+
+def _small_chi_square(uniforms: Array, freedom: Array, most: int) -> Array:
+    """As -2 log of a product of uniforms, and the square of a normal, 2 erfinv(u)^2, where their number is odd."""
     factors, halves = most // 2, jnp.floor(freedom / 2)
-    uniforms = jax.random.uniform(key, (factors + most % 2, *freedom.shape), freedom.dtype)
     total = jnp.zeros_like(freedom)
     if most % 2:
         total = jnp.where(freedom > 2 * halves, 2 * erfinv(uniforms[-1]) ** 2, 0)

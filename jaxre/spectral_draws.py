@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxre.draws import Freedom, bound, chi_square
+from jaxre.draws import Freedom, bound, normals_and_chi_squares
 from jaxre.estimate import Estimate
 from jaxre.moments import Strata
 from jaxre.records import record
@@ -88,11 +88,11 @@ def refit_spectral(
     key: Array, source: SpectralSource, ratio: Array, most: Freedom, method: str, whole: bool
 ) -> tuple[Estimate, Array, Array]:
     """The estimate of a dataset drawn, whether the search settled it, and its scores at the model."""
-    of_normals, of_within, of_others = jax.random.split(key, 3)
-    normals = jax.random.normal(of_normals, (len(source.variance) + 1,), source.variance.dtype)
+    wanted = [(source.others, most.scatter), (source.design.freedom, most.within)]
+    normals, (others, inside) = normals_and_chi_squares(key, len(source.variance) + 1, wanted, source.variance.dtype)
     u = jnp.sqrt(source.variance) * normals[1:]
-    squares = u * u + source.variance * chi_square(of_others, source.others, most.scatter)
-    floor = source.within * chi_square(of_within, source.design.freedom, most.within)
+    squares = u * u + source.variance * others
+    floor = source.within * inside
     gls = source.mean_deviation * normals[:1]
     # without a barrier the compiler draws again in every loop that reads a number
     u, squares, floor, gls = jax.lax.optimization_barrier((u, squares, floor, gls))

@@ -12,7 +12,7 @@ from slow import slow
 
 import jaxre
 from jaxre import Components, Status
-from jaxre.draws import chi_square, draw
+from jaxre.draws import draw, normals_and_chi_squares
 
 KEY = jax.random.key(20240607)
 MANY = 20_000
@@ -29,6 +29,10 @@ def dyestuff():
 @functools.cache
 def unequal(p=1):
     return designs.simulate(1, SIZES, p=p)
+
+
+def chi_square(key, freedom, most):
+    return normals_and_chi_squares(key, 0, [(freedom, most)], np.float64)[1][0]
 
 
 @pytest.mark.parametrize("most", ["exact", "some", None])
@@ -184,3 +188,17 @@ def test_draws_follow_single_precision():
     drawn = jax.jit(lambda key: draw(key, moments, MODEL))(KEY)
     assert {leaf.dtype for leaf in jax.tree.leaves(drawn)} == {np.dtype("float32"), np.dtype("int32")}
     assert jax.jit(jaxre.anova)(drawn).within > 0
+
+
+def test_what_is_drawn_together_is_independent(x64):
+    """Normal numbers and chi-squares of few and of very many degrees of freedom: correlations within 4.5 errors."""
+    wanted = [(jnp.array([3.0, 4.0]), 5), (jnp.float64(9.0), None), (jnp.float64(2.0), 2)]
+
+    def one(key):
+        normals, found = normals_and_chi_squares(key, 2, wanted, np.float64)
+        return jnp.concatenate([normals, *map(jnp.atleast_1d, found)])
+
+    drawn = np.asarray(jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(5), 20_000)))
+    assert distance_from(drawn[:, 0], jax.scipy.stats.norm.cdf) < LIMIT / np.sqrt(20_000)
+    correlation = np.corrcoef(drawn.T) - np.eye(6)
+    assert abs(correlation).max() < 4.5 / np.sqrt(20_000)
