@@ -43,7 +43,7 @@ def test_what_is_proven_is_what_the_spectrum_proves(name, restricted, x64):
     sizes = np.bincount(groups)
     sums = np.array([np.bincount(groups, y - y.mean()) for y in values])
     floor = (values**2).sum(axis=1) - (np.array([np.bincount(groups, y) for y in values]) ** 2 / sizes).sum(axis=1)
-    u = sums @ design.from_groups.T
+    u = sums @ design.to_u.T
     squares = np.array([np.bincount(design.member, row * row) for row in u])
     theirs = jax.vmap(lambda t, floor: proven(design.spectrum.proof, t, floor))(squares, floor)
     np.testing.assert_array_equal(ours, theirs)
