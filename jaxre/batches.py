@@ -41,7 +41,7 @@ class Blocks:
     searched: int
     """the widest of the whole search."""
     step: int
-    """that a width is a multiple of, of chunks less than the widest block."""
+    """a chunk that is less than the widest block is a multiple of this many datasets."""
     numbers: int
     """that one block holds at most."""
     chunk: int

@@ -114,7 +114,7 @@ def moments_of(rows: Rows, known: Array | None = None) -> GroupMoments:
         rotation, deficient = rotation_of(rows, scale, anchors, cross, deviations, sizes, rounding)
         slopes = first_slopes(rotation, cross, deviations, sizes, xp)
         frame = frame_of(xp, scale, centre, rotation, slopes)
-        turn, cross, rest = _turn(rows, scale, anchors, cross, correction, sizes, rotation, slopes)
+        turn, cross, rest = _turn(rows, scale, anchors, cross, sizes, rotation, slopes)
         if rest is None:
             turned_means = turn.T @ deviations
         else:  # nearly collinear columns leave more digits in the rows than in the means of each
@@ -177,7 +177,6 @@ def _turn(
     scale: Array,
     anchors: Array,
     cross: Array,
-    correction: Array | None,
     sizes: Array,
     rotation: Array,
     slopes: Array,

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxre.draws import Freedom, bound, normals_and_chi_squares
+from jaxre.draws import Freedom
 from jaxre.estimate import Estimate
 from jaxre.moments import Strata
 from jaxre.records import record
@@ -24,6 +24,7 @@ from jaxre.shared import Reduced, estimate_one
 from jaxre.shared_design import SharedDesign, shared_design
 from jaxre.spectrum import Coordinates, spectral_profile
 from jaxre.status import Status
+from jaxre.variates import bound, normals_and_chi_squares
 
 MOST_GROUPS, MOST_ROWS = 500, 100_000  # up to which the eigenvalues of a design are worth their time
 

@@ -12,7 +12,8 @@ from slow import slow
 
 import jaxre
 from jaxre import Components, Status
-from jaxre.draws import draw, normals_and_chi_squares
+from jaxre.draws import draw
+from jaxre.variates import normals_and_chi_squares
 
 KEY = jax.random.key(20240607)
 MANY = 20_000

@@ -79,6 +79,7 @@ ORDER = (
     "shared_design",
     "shared",
     "masked",
+    "variates",
     "draws",
     "spectral_draws",
     "replicates",
