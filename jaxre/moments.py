@@ -115,7 +115,7 @@ def moments_of(rows: Rows, known: Array | None = None) -> GroupMoments:
         slopes = first_slopes(rotation, cross, deviations, sizes, xp)
         frame = frame_of(xp, scale, centre, rotation, slopes)
         turn, cross, rest = _turn(rows, scale, anchors, cross, sizes, rotation, slopes)
-        if rest is None:
+        if rest is None or correction is None:
             turned_means = turn.T @ deviations
         else:  # nearly collinear columns leave more digits in the rows than in the means of each
             turned_means = turn.T @ (anchors - pilot[:, None] - rough_centre[:, None]) + rest / size_or_one
