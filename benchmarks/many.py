@@ -95,20 +95,27 @@ def worst_error(values: np.ndarray, groups: np.ndarray, x: np.ndarray | None, be
 
 
 def matrix(
-    p: int, peers: str, tools: tuple[str, ...] = (), missing: float = 0.0, balanced: bool = False
+    p: int,
+    peers: str,
+    tools: tuple[str, ...] = (),
+    missing: float = 0.0,
+    balanced: bool = False,
+    on_device: bool = False,
 ) -> dict[str, Any]:
-    """One design, values complete or not, beside the tools."""
+    """One design, values complete or not, from NumPy or in JAX already, beside the tools."""
     rng, sizes = np.random.default_rng(2), np.full(40, 5) if balanced else sizes_of_40()
     groups = np.repeat(np.arange(40), sizes)
     x = None if p == 1 else rng.normal(size=(200, p - 1))
     values = drawn(rng, groups, COUNT)
     if missing:
         values[rng.random(values.shape) < missing] = np.nan
-    call = lambda: jaxre.fit_many(values, groups, x, quantities=QUANTITIES, progress=False)
+    with jax.enable_x64(True):
+        given = jax.block_until_ready(jax.numpy.array(values)) if on_device else values
+    call = lambda: jaxre.fit_many(given, groups, x, quantities=QUANTITIES, progress=False)
     result, fits = timed(call, COUNT), call()
     result["seconds_to_read_once"] = reading(values)
     result["worst_error_against_fit"] = worst_error(values, groups, x, fits.between[:20])
-    if not missing:
+    if not missing and not on_device:
         result["single_precision"] = single_precision(values, groups, x, fits)
     if tools:
         result["peers"] = refits.beside(tools, values, groups, x, fits, peers, PEER_SECONDS)
@@ -179,6 +186,7 @@ def main() -> None:
     peers, groups = arguments.peers, np.repeat(np.arange(40), sizes_of_40())
     cases = {
         "shared design, p = 1": lambda: matrix(1, peers, refits.TOOLS),
+        "shared design, p = 1, from an array in JAX": lambda: matrix(1, peers, on_device=True),
         "shared design, p = 6": lambda: matrix(6, peers, refits.TOOLS),
         "balanced design, p = 1": lambda: matrix(1, peers, refits.ICC_TOOLS, balanced=True),
         "5 % missing, p = 1": lambda: matrix(1, peers, missing=0.05),

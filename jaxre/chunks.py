@@ -21,6 +21,8 @@ def matrix_of(values: Any) -> tuple[Any, np.ndarray | None]:
         columns = [numeric(frame[name], f"column {name!r} of values") for name in frame.columns]
         names = np.array([str(name) for name in frame.columns], object)
         return np.column_stack(columns) if columns else np.zeros((len(frame), 0)), names
+    if isinstance(values, jax.Array) and [device.platform for device in values.devices()] == ["cpu"]:
+        return np.asarray(values), None  # a view, of which a slice is another; slices of JAX's arrays are copies
     return (values if hasattr(values, "shape") else np.asarray(values)), None
 
 

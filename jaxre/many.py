@@ -129,6 +129,11 @@ def fit_many(
         >>> print(fits.between.round(4), fits.certified)
         [8.3333 0.    ] [ True  True]
     """
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in (values, groups, covariates, datasets)):
+        raise TypeError(
+            "fit_many reads its arrays in chunks on the host, got one that jit, vmap or grad traces; there use "
+            "jax.vmap(lambda y: jaxre.reml(jaxre.group_moments(y, groups)), in_axes=-1)."
+        )
     _check_options(method, chunk, precision)
     df, level = df_of(method, df), float(level_of(level))
     rows = () if contrasts is None else tuple(map(tuple, independent(contrast_rows(contrasts)).tolist()))

@@ -15,20 +15,23 @@ from jaxre.moments import GroupMoments, Strata
 Moments = TypeVar("Moments", GroupMoments, Strata)
 
 
-def stack(moments: Sequence[Moments]) -> Moments:
-    """Moments of several datasets as one record with a leading datasets axis, for `jax.vmap` over an estimator.
+def stack(moments: Sequence[Moments], *, axis: int = 0) -> Moments:
+    """Moments of several datasets as one record with a datasets axis, for `jax.vmap` over an estimator.
 
     Where the datasets differ in how many strata (or groups) they have, the others are padded with strata of size 0: a
     stratum with k = 0 has the weight k / (1 + lambda k) = 0 and log(1 + lambda k) = 0, and adds exactly nothing.
 
     Args:
         moments: GroupMoments or Strata, of one kind and with one p; Strata make the faster batch.
+        axis: 0, or -1 for `jax.vmap(..., in_axes=-1)`: the numbers of one kind then lie side by side, which a CPU reads
+            faster, and a GPU without gaps.
 
     Returns:
-        GroupMoments or Strata, each field with the axis (datasets,) before its own; NumPy arrays unless traced.
+        GroupMoments or Strata, each field with the axis (datasets,) before its own, or after; NumPy arrays unless
+        traced.
 
     Errors:
-        ValueError for no datasets, or datasets that differ in p; TypeError for GroupMoments among Strata.
+        ValueError for no datasets, datasets that differ in p, or another axis; TypeError for GroupMoments among Strata.
 
     Source: definition.
 
@@ -39,7 +42,12 @@ def stack(moments: Sequence[Moments]) -> Moments:
         >>> batch = jaxre.stack([jaxre.stratify(two), jaxre.stratify(three)])
         >>> print(batch.sizes.tolist(), jax.vmap(jaxre.reml)(batch).certified)
         [[2.0, 0.0], [2.0, 3.0]] [ True  True]
+        >>> last = jaxre.stack([jaxre.stratify(two), jaxre.stratify(three)], axis=-1)
+        >>> print(last.sizes.tolist(), jax.vmap(jaxre.reml, in_axes=-1)(last).certified)
+        [[2.0, 2.0], [0.0, 3.0]] [ True  True]
     """
+    if axis not in (0, -1):
+        raise ValueError(f"axis must be 0, datasets first, or -1, datasets last, got {axis!r}.")
     moments = list(moments)
     if not moments:
         raise ValueError("moments must have at least one dataset, got none; pass a list of GroupMoments or Strata.")
@@ -53,7 +61,7 @@ def stack(moments: Sequence[Moments]) -> Moments:
             f"of each p by themselves."
         )
     most = max(len(one.sizes) for one in moments)
-    return stacked([padded(one, most) for one in moments], axis=0)
+    return stacked([padded(one, most) for one in moments], axis=axis)
 
 
 def stacked(moments: Sequence[Moments], axis: int) -> Moments:

@@ -299,6 +299,9 @@ def test_values_need_not_fit_in_memory(tmp_path):
             return values[key]
 
     whole, store = jaxre.fit_many(values, groups), Sliceable()
+    with jax.enable_x64(True):
+        in_jax = jax.device_put(values)
+    np.testing.assert_array_equal(jaxre.fit_many(in_jax, groups).within, whole.within)
     for other in (mapped, store, jax.device_put(values.astype(np.float32))):
         fits = jaxre.fit_many(other, groups, chunk=16)
         rounding = 1e-13 if not isinstance(other, jax.Array) else 1e-4  # JAX holds single precision by default
@@ -480,6 +483,11 @@ REFUSED = {
         lambda: jaxre.fit_many(np.arange(12.0).reshape(4, 3), G).tidy_groups(),
         ValueError,
         "no effects of groups; ask fit_many for quantities",
+    ),
+    "traced values": (
+        lambda: jax.jit(lambda y: jaxre.fit_many(y, G).between)(Y),
+        TypeError,
+        "jit, vmap or grad traces; there use jax.vmap",
     ),
     "long lengths": (lambda: jaxre.fit_many(Y[:, 0], G, datasets=[1]), ValueError, r"\(4,\), \(4,\) and \(1,\)"),
 }

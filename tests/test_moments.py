@@ -320,6 +320,9 @@ def test_a_stack_of_different_numbers_of_strata_is_one_at_a_time(kind, p):
 def test_a_stack_of_one_is_the_dataset_and_traced_moments_stack():
     one = jaxre.stratify(drawn(5))
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[0], b), jaxre.stack([one]), one)
+    two = [one, jaxre.stratify(drawn(4))]
+    moved = lambda leaf: np.moveaxis(leaf, 0, -1)
+    jax.tree.map(np.testing.assert_array_equal, jaxre.stack(two, axis=-1), jax.tree.map(moved, jaxre.stack(two)))
     traced = jax.jit(lambda y: jaxre.stack([jaxre.group_moments(y, LABELS), jaxre.group_moments(2 * y, LABELS)]))(Y)
     host = jaxre.stack([jaxre.group_moments(Y, LABELS), jaxre.group_moments(2 * Y, LABELS)])
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-14, atol=1e-14), traced, host)
@@ -329,6 +332,8 @@ def test_a_stack_of_one_is_the_dataset_and_traced_moments_stack():
 def test_what_cannot_be_stacked_is_refused():
     with pytest.raises(ValueError, match="at least one dataset"):
         jaxre.stack([])
+    with pytest.raises(ValueError, match="axis must be 0, datasets first, or -1, datasets last, got 1"):
+        jaxre.stack([drawn(5)], axis=1)
     with pytest.raises(ValueError, match="p = 1 and 3"):
         jaxre.stack([drawn(5), drawn(5, p=3)])
     with pytest.raises(TypeError, match="GroupMoments and Strata"):
