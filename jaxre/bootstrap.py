@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import operator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jaxre.bootstrap_interval import interval_of
+from jaxre.bootstrap_interval import interval_of, traced_interval_of
 from jaxre.distributions import level_of
-from jaxre.estimate import Estimate
+from jaxre.eager import in_one_program
+from jaxre.estimate import Estimate, estimate_of
 from jaxre.moments import GroupMoments, Strata
 from jaxre.progress import Progress
-from jaxre.replicates import Refit, Statistic, Task, own_estimate, refits
+from jaxre.replicates import Refit, Statistic, Task, own_estimate, refits, traced_refits
 from jaxre.rows import Array
-from jaxre.settings import own_settings
+from jaxre.settings import own_settings, staging
 from jaxre.status import Status
 from jaxre.strata import as_strata
 
@@ -25,12 +28,21 @@ KINDS = {"percentile": "percentile", "basic": "basic", "bca": "BCa"}
 ON_BOUNDARY = (Status.BOUNDARY, Status.BOUNDARY_SEVERAL, Status.NEGATIVE)
 
 
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=(
+        *("estimate", "low", "high", "bias", "standard_error", "used"),
+        *("replicates", "status", "certified", "level"),
+    ),
+    meta_fields=("method", "kind"),
+)
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Bootstrap:
-    """Replicates of a statistic and what follows from them, in NumPy; see `bootstrap`.
+    """Replicates of a statistic and what follows from them, in NumPy, or in JAX where traced; see `bootstrap`.
 
     Where the statistic is a dict of arrays, so is each field with one entry a number, and `replicates` has an axis more
-    in front. Replicates that are NaN are left out of all that follows from them, and counted.
+    in front; under vmap every field has the axis (datasets,) before its own. Replicates that are NaN are counted, and
+    left out of all that follows from them.
     """
 
     estimate: Any
@@ -47,9 +59,9 @@ class Bootstrap:
     """[1], replicates that are not NaN."""
     replicates: Any
     """(count, ...) the statistic of each refit; NaN where it has no estimate."""
-    status: np.ndarray
+    status: Array
     """(count,) int32 `Status` of each refit."""
-    certified: np.ndarray
+    certified: Array
     """(count,) bool, whether its optimum is proven to be the global one."""
     method: str
     """"reml", "ml" or "anova"."""
@@ -61,25 +73,31 @@ class Bootstrap:
     @property
     def count(self) -> int:
         """Replicates drawn."""
-        return len(self.status)
+        return int(self.status.shape[-1])
 
     @property
-    def failed(self) -> int:
+    def failed(self) -> Any:
         """Replicates without an estimate."""
-        return int((self.status >= Status.UNBOUNDED).sum())
+        return _counted(self.status >= Status.UNBOUNDED)
 
     @property
-    def boundary(self) -> int:
+    def boundary(self) -> Any:
         """Replicates in which between is estimated as 0."""
-        return int(np.isin(self.status, ON_BOUNDARY).sum())
+        return _counted(sum(self.status == status for status in ON_BOUNDARY) > 0)
 
     @property
-    def uncertified(self) -> int:
+    def uncertified(self) -> Any:
         """Replicates with an estimate that is not proven to be the global optimum."""
-        return self.count - self.failed - int(self.certified.sum())
+        return self.count - self.failed - _counted(self.certified)
 
     def __str__(self) -> str:
         return _summary(self)
+
+
+def _counted(mask: Any) -> Any:
+    """How many replicates; an int where the dataset is one."""
+    total = mask.sum(axis=-1)
+    return int(total) if np.ndim(total) == 0 and not isinstance(total, jax.core.Tracer) else total
 
 
 def variances_and_mean(estimate: Estimate) -> dict[str, Array]:
@@ -102,7 +120,9 @@ def bootstrap(
     """Parametric bootstrap of any function of a fit.
 
     Datasets are drawn from the fitted model over the same design, through their sufficient statistics (see `draw`), and
-    each is fitted again. A front door: in double precision whatever JAX is set to, NumPy out.
+    each is fitted again. Outside of jit in double precision whatever JAX is set to, NumPy out. Inside jit or under vmap
+    it is pure: JAX arrays in the precision of the moments, and NaN where there is no estimate to draw from. Unequal
+    groups with the intercept alone, which outside are drawn by eigenvalues, have other numbers there for the same key.
 
     With B replicates t* of an estimate t, and q(a) their order statistic (B + 1) a, interpolated: the percentile
     interval is q(alpha / 2) to q(1 - alpha / 2), the basic one reflects it about t, and BCa takes q at
@@ -121,8 +141,8 @@ def bootstrap(
         method: "reml", "ml" or "anova", for the data and for each replicate.
         level: [1], of the intervals.
         kind: "percentile", "basic" or "bca".
-        chunk: [1], replicates in one call of the device; no number depends on it.
-        progress: whether to show a bar on the error stream; by default only on a terminal.
+        chunk: [1], replicates in one call of the device; no number depends on it. Not used where traced.
+        progress: whether to show a bar on the error stream; by default only on a terminal. Not used where traced.
 
     Returns:
         Bootstrap.
@@ -130,7 +150,7 @@ def bootstrap(
     Errors:
         ValueError for no replicates, a level outside (0, 1), an unknown method or kind, a statistic without an array,
         and moments without an estimate, which names the reason; TypeError for what is no key, no moments of one
-        dataset, or is traced (inside jit use `draw`). A replicate that has no estimate is NaN, and counted.
+        dataset. A replicate that has no estimate is NaN, and counted.
 
     Source: Efron (1987), Journal of the American Statistical Association 82, 171-185, sections 3 and 4; Davison and
         Hinkley (1997), Bootstrap Methods and their Application, sections 5.2 and 5.3.
@@ -141,12 +161,19 @@ def bootstrap(
         >>> result = jaxre.bootstrap(moments, jax.random.key(0), lambda fit: fit.icc, replicates=20_000)
         >>> print(f"{result.low:.2f} {result.high:.2f} {result.failed} {result.boundary / result.count:.2f}")
         0.00 0.99 0 0.08
+        >>> keys = jax.random.split(jax.random.key(0), 3)  # and three times, in one program
+        >>> several = jax.jit(jax.vmap(lambda key: jaxre.bootstrap(moments, key, lambda fit: fit.icc)))(keys)
+        >>> print(several.replicates.shape, several.low.shape)
+        (3, 1000) (3,)
     """
     if not callable(statistic):
         raise TypeError(
             f"statistic must be a function of an Estimate, such as lambda fit: fit.icc, got {type(statistic).__name__}."
         )
     count, chunk = _checked(moments, key, replicates, method, level, kind, chunk)
+    if staging() or any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((moments, key, level))):
+        words = {"statistic": statistic, "count": count, "method": method, "kind": kind}
+        return in_one_program(_traced, words, {"moments": moments, "key": key, "level": level}, False)
     with own_settings():
         strata = jax.tree.map(_double, as_strata(moments))
         estimate = own_estimate(strata, method)
@@ -161,6 +188,17 @@ def bootstrap(
     return _collected(own, found, method=method, kind=kind, level=float(level))
 
 
+def _traced(
+    moments: GroupMoments | Strata, key: Array, level: Array, statistic: Statistic, count: int, method: str, kind: str
+) -> Bootstrap:
+    """The same as one program of JAX."""
+    strata = as_strata(moments)
+    estimate, _ = estimate_of(strata, method, None)
+    own = _numbers(statistic(estimate))
+    found = traced_refits(key, strata, estimate, Task(statistic, method, kind == "bca"), count)
+    return _collected(own, found, method=method, kind=kind, level=level)
+
+
 def _checked(
     moments: Any, key: Any, replicates: int, method: str, level: float, kind: str, chunk: int
 ) -> tuple[int, int]:
@@ -168,10 +206,11 @@ def _checked(
         raise TypeError(
             f"moments must be GroupMoments or Strata, got {type(moments).__name__}; call group_moments first."
         )
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((moments, key))):
-        raise TypeError("bootstrap is a front door and cannot be traced; inside jit or vmap use draw and an estimator.")
     if np.ndim(moments.sizes) != 1:
-        raise ValueError(f"moments must be those of one dataset, got sizes of shape {np.shape(moments.sizes)}.")
+        raise ValueError(
+            f"moments must be those of one dataset, got sizes of shape {np.shape(moments.sizes)}; for several use "
+            f"jax.vmap."
+        )
     typed = isinstance(key, jax.Array) and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)
     if not isinstance(key, jax.Array) or key.shape != (() if typed else (2,)):
         raise TypeError(f"key must be one JAX random key, such as jax.random.key(0), got {key!r}.")
@@ -197,18 +236,19 @@ def _double(leaf: Any) -> Any:
 
 
 def _numbers(values: Any) -> Any:
-    """The statistic as NumPy doubles."""
+    """The statistic as NumPy doubles, or traced."""
     leaves, tree = jax.tree.flatten(values)
     wrong = [type(leaf).__name__ for leaf in leaves if not _real(leaf)]
     if wrong:
         raise ValueError(f"statistic must return arrays of real numbers, got {wrong[0]}.")
     if sum(np.size(leaf) for leaf in leaves) == 0:
         raise ValueError("statistic must return at least one number, got none; for example lambda fit: fit.icc.")
-    return jax.tree.unflatten(tree, [np.asarray(leaf, float) for leaf in leaves])
+    xp: Any = jnp if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves) else np
+    return jax.tree.unflatten(tree, [xp.asarray(leaf, float) for leaf in leaves])
 
 
 def _real(leaf: Any) -> bool:
-    kind = getattr(np.asarray(leaf), "dtype", np.dtype(object))
+    kind = leaf.dtype if isinstance(leaf, jax.core.Tracer) else np.asarray(leaf).dtype
     return (np.issubdtype(kind, np.number) and not np.issubdtype(kind, np.complexfloating)) or kind == np.bool_
 
 
@@ -218,12 +258,13 @@ def _collected(own: Any, found: Refit, **facts: Any) -> Bootstrap:
     columns: list[list[np.ndarray]] = []
     with np.errstate(all="ignore"):  # a replicate may be infinite
         for leaf, drawn in zip(leaves, jax.tree.leaves(found.values), strict=True):
-            table = drawn.reshape(len(drawn), -1)
-            each = [
-                interval_of(table[:, i], estimate, found.scores, facts["kind"], facts["level"])
-                for i, estimate in enumerate(leaf.reshape(-1).tolist())
-            ]
-            columns.append([np.reshape(column, leaf.shape)[()] for column in zip(*each, strict=True)])
+            table, words = drawn.reshape(len(drawn), -1), (found.scores, facts["kind"], facts["level"])
+            if isinstance(table, np.ndarray):
+                each = [interval_of(table[:, i], value, *words) for i, value in enumerate(leaf.reshape(-1).tolist())]
+                columns.append([np.reshape(column, leaf.shape)[()] for column in zip(*each, strict=True)])
+            else:
+                every = jax.vmap(lambda column, value, words=words: traced_interval_of(column, value, *words), (1, 0))
+                columns.append([column.reshape(leaf.shape) for column in every(table, leaf.reshape(-1))])
     made = [jax.tree.unflatten(tree, column) for column in zip(*columns, strict=True)]
     return Bootstrap(
         estimate=jax.tree.map(lambda leaf: leaf[()], own),
@@ -236,6 +277,8 @@ def _collected(own: Any, found: Refit, **facts: Any) -> Bootstrap:
 
 
 def _summary(result: Bootstrap) -> str:
+    if np.ndim(result.status) > 1:
+        return f"Parametric bootstraps, {METHODS[result.method]}: status {np.shape(result.status)}"
     paths = jax.tree_util.tree_flatten_with_path(result.estimate)[0]
     names = []
     for path, leaf in paths:

@@ -117,6 +117,7 @@ def source_of(
 ) -> Source:
     """What a draw needs that no key changes."""
     strata = as_strata(moments)
+    moments = strata if isinstance(moments, Strata) else moments
     frame, p, dtype = strata.frame, strata.means.shape[-1] - 1, jnp.result_type(strata.means)
     ratio, within = (jnp.asarray(number, dtype) for number in (ratio, within))
     if beta is None:

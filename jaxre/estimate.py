@@ -163,11 +163,13 @@ def anova(moments: GroupMoments | Strata) -> Estimate:
     return _of_strata(anova_optimum(strata), strata, restricted=False)
 
 
-def estimate_of(strata: Strata, method: str, whole: bool) -> tuple[Estimate, Array]:
-    """The estimate by the quick or by the whole search, and whether that settled it."""
+def estimate_of(strata: Strata, method: str, whole: bool | None) -> tuple[Estimate, Array]:
+    """The estimate by the quick or by the whole search, and whether that settled it; None for one after the other."""
     restricted, settled = method == "reml", jnp.ones((), bool)
     if method == "anova":
         found = anova_optimum(strata)
+    elif whole is None:
+        found = likelihood_optimum(strata, restricted)
     elif whole:
         found = whole_optimum(strata, restricted)
     else:

@@ -68,9 +68,12 @@ def own_estimate(strata: Strata, method: str) -> Estimate:
     return estimate if settled else _estimator(method, True, small)(strata)[0]
 
 
-def refit(key: Array, source: Source | SpectralSource, ratio: Array, task: Task, most: Freedom, whole: bool) -> Refit:
-    """One replicate."""
+def refit(
+    key: Array, source: Source | SpectralSource, ratio: Array, task: Task, most: Freedom, whole: bool | None
+) -> Refit:
+    """One replicate, by the quick or by the whole search; None for one after the other."""
     if isinstance(source, SpectralSource):
+        assert whole is not None
         estimate, settled, scores = refit_spectral(key, source, ratio, most, task.method, whole)
     else:
         strata = draw_from(key, source, most)
@@ -137,6 +140,16 @@ def refits(
         for old, new in zip(jax.tree.leaves(found), jax.tree.leaves(again), strict=True):
             old[left] = new
     return found
+
+
+def traced_refits(key: Array, strata: Strata, estimate: Estimate, task: Task, count: int) -> Refit:
+    """The same inside of a program: JAX arrays with a replicate for each row."""
+    source, most = source_of(strata, estimate.ratio, estimate.within, estimate.beta), freedom_of(strata)
+    width = min(lane(LANE), count)
+    places = jnp.arange(-(-count // width) * width, dtype=jnp.uint32).reshape(-1, width)
+    one = lambda i: refit(jax.random.fold_in(key, i), source, estimate.ratio, task, most, None)
+    found = jax.lax.map(jax.vmap(one), places)
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:count], found)
 
 
 def _in_chunks(

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 class own_settings:
@@ -46,6 +47,13 @@ def platform() -> str:
     """The kind of device that runs what is called here and now."""
     device = default_device()
     return jax.default_backend() if device is None else device.platform
+
+
+def as_jax_holds(tree: Any) -> Any:
+    """The tree with NumPy's doubles in the precision that JAX gives them; it warns where it has to do so itself."""
+    kind = jax.dtypes.canonicalize_dtype(np.float64)
+    double = lambda leaf: isinstance(leaf, np.ndarray | np.generic) and leaf.dtype == np.float64
+    return jax.tree.map(lambda leaf: leaf.astype(kind) if double(leaf) and kind != np.float64 else leaf, tree)
 
 
 def lane(on_cpu: int) -> int:

@@ -152,9 +152,9 @@ def _bootstrap(drawn: Refit, level: float) -> dict[str, np.ndarray]:
         "bootstrap_boundary": np.isin(drawn.status, ON_BOUNDARY).sum(),
         "bootstrap_failed": (drawn.status >= Status.UNBOUNDED).sum(),
     }
-    places = (1 - level) / 2, (1 + level) / 2
+    places = np.array([(1 - level) / 2, (1 + level) / 2])
     for name, values in drawn.values.items():
         columns = [column[~np.isnan(column)] for column in values.reshape(len(values), -1).T]
-        ends = [order_statistics(column, places) if len(column) > 1 else [np.nan, np.nan] for column in columns]
+        ends = [order_statistics(one, len(one), places) if len(one) > 1 else [np.nan, np.nan] for one in columns]
         found |= dict(zip((f"{name}_bootstrap_low", f"{name}_bootstrap_high"), np.transpose(ends), strict=True))
     return found

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxre.by_group import sums_by_group
 from jaxre.moments import GroupMoments, Strata
+from jaxre.settings import as_jax_holds, staging
 
 
 def stratify(moments: GroupMoments) -> Strata:
@@ -65,14 +66,15 @@ def stratify(moments: GroupMoments) -> Strata:
 
 
 def as_strata(moments: GroupMoments | Strata) -> Strata:
-    """Strata of either kind of moments."""
+    """Strata of either kind of moments, which are constants of a program in a precision that it knows."""
     if isinstance(moments, Strata):
-        return moments
+        return as_jax_holds(moments) if staging() else moments
     if not isinstance(moments, GroupMoments):
         raise TypeError(
             f"moments must be GroupMoments or Strata, got {type(moments).__name__}; call group_moments first."
         )
-    return stratify(moments)
+    strata = stratify(moments)
+    return as_jax_holds(strata) if staging() else strata
 
 
 def _distinct(sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
