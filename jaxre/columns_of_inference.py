@@ -8,11 +8,11 @@ from collections.abc import Collection, Iterable
 import jax.numpy as jnp
 
 from jaxre.coefficients import coefficient_tests, contrast_test
+from jaxre.columns_of_groups import AFTERWARDS, OF_PREDICTIONS
 from jaxre.components import Components
 from jaxre.criteria import criteria
 from jaxre.estimate import Estimate
 from jaxre.exact import exact_interval, f_test
-from jaxre.group_effects import GroupEffects, expected_ranks
 from jaxre.icc import icc_measures
 from jaxre.inference import information_of
 from jaxre.information import information
@@ -21,7 +21,7 @@ from jaxre.null import mixture_tail, statistic_at
 from jaxre.profile_interval import RATIOS, Peak, intervals_at, peak_of
 from jaxre.rows import Array
 from jaxre.status import Status
-from jaxre.wald import wald_interval
+from jaxre.wald import wald_interval, wald_intervals_of_beta
 
 TESTS = ("beta_df", "beta_t", "beta_p_value", "beta_low", "beta_high")  # of each coefficient
 ADJUSTED = ("beta_se_adjusted",)  # by Kenward and Roger
@@ -30,16 +30,17 @@ EXACT = ("ratio_low", "ratio_high", "icc_low", "icc_high")
 PARAMETERS = ("between", "within", "sd_between", "sd_within")
 ENDS = ("low", "high")
 PROFILE = (*(f"{name}_{end}" for name in PARAMETERS for end in ENDS), "profile_settled")
-OF_COEFFICIENTS = (*TESTS, *ADJUSTED)
-SUMMARY = (*OF_COEFFICIENTS, *F_TEST, *EXACT, *PROFILE)
+SUMMARY = (*TESTS, *ADJUSTED, *F_TEST, *EXACT, *PROFILE)
 EVERY = "inference"  # the name that stands for all of these that a method has
 UNTRUNCATED = tuple(f"{name}_untruncated" for name in EXACT)
 END_OF_BOUND = {"lower": "low", "upper": "high"}  # of a bound, and the end of the one-sided interval that it is
 BOUNDS = tuple(f"{name}_{side}_bound" for name in ("ratio", "icc") for side in END_OF_BOUND)
+PROFILE_OF_BETA = tuple(f"beta_profile_{end}" for end in ENDS)  # in the full likelihood
 PROFILE_OF_RATIOS = tuple(f"{name}_profile_{end}" for name in RATIOS for end in ENDS)
 ERRORS = ("within_se", "between_se", "log_within_se", "log_between_se")
 WALD = tuple(f"{name}_wald_{end}" for name in (*PARAMETERS, *RATIOS) for end in ENDS)
 MEASURES = ("single", "single_low", "single_high", "average", "average_low", "average_high", "measurements")
+WALD_OF_BETA = tuple(f"beta_wald_{end}" for end in ENDS)
 ICC_MEASURES = tuple(f"icc_{name}" for name in MEASURES)
 CRITERIA = ("aic", "bic", "conditional_aic", "r2_marginal", "r2_conditional")
 LIKELIHOOD_RATIO = ("lr_statistic", "lr_p_asymptotic")
@@ -64,47 +65,23 @@ JOINT = {  # of all rows, and what it is in `ContrastTest`
     "contrasts_f_p_value": "p_value",
 }
 CONTRASTS = (*OF_CONTRASTS, *JOINT)
-OF_GROUPS = {  # of each group, and what it is in `GroupEffects`, but for the last
-    "blup_conditional_variance": "conditional_variance",
-    "blup_mse": "effect_mse",
-    "blup_low": "effect_low",
-    "blup_high": "effect_high",
-    "group_mean": "mean",
-    "group_mean_mse": "mean_mse",
-    "group_mean_low": "mean_low",
-    "group_mean_high": "mean_high",
-    "group_rank": "rank",
-    "group_expected_rank": "expected_ranks",
-}
-OF_PREDICTIONS = {  # of each prediction, and what it is in `Predictions`
-    "prediction": "value",
-    "prediction_mean_mse": "mean_mse",
-    "prediction_mean_low": "mean_low",
-    "prediction_mean_high": "mean_high",
-    "prediction_mse": "observation_mse",
-    "prediction_low": "low",
-    "prediction_high": "high",
-}
 ON_REQUEST = {"contrasts": CONTRASTS, "predict_groups": tuple(OF_PREDICTIONS)}  # by the argument that asks for them
-FURTHER = (*UNTRUNCATED, *BOUNDS, *PROFILE_OF_RATIOS, *ERRORS, *WALD, *ICC_MEASURES, *CRITERIA, *LIKELIHOOD_RATIO)
-COLUMNS = (*SUMMARY, *FURTHER, *SIMULATED, *OF_GROUPS, *OF_PREDICTIONS, *CONTRASTS)
-OF_LIKELIHOOD = {*PROFILE, *PROFILE_OF_RATIOS, *LIKELIHOOD_RATIO, *DRAWN}  # which the analysis of variance has not
+PROFILES = (*PROFILE, *PROFILE_OF_RATIOS, *PROFILE_OF_BETA)
+FURTHER = (*UNTRUNCATED, *BOUNDS, *ERRORS, *WALD, *WALD_OF_BETA, *ICC_MEASURES, *CRITERIA, *LIKELIHOOD_RATIO)
+COLUMNS = (*SUMMARY, *PROFILE_OF_RATIOS, *PROFILE_OF_BETA, *FURTHER, *SIMULATED, *AFTERWARDS, *CONTRASTS)
+OF_COEFFICIENTS = (
+    *(*TESTS, *ADJUSTED, *WALD_OF_BETA, *PROFILE_OF_BETA),
+    *(f"beta_bootstrap_{end}" for end in ENDS),
+)
+OF_LIKELIHOOD = {*PROFILES, *LIKELIHOOD_RATIO, *DRAWN}  # which the analysis of variance has not
 
 
 def available(method: str, df: str, given: Collection[str]) -> tuple[str, ...]:
     """The columns that there are by a method, with those degrees of freedom and the arguments given."""
     absent = {*(() if df == "kenward-roger" else ADJUSTED), *(OF_LIKELIHOOD if method == "anova" else ())}
+    absent |= set(() if method == "ml" else PROFILE_OF_BETA)
     absent |= {name for argument, names in ON_REQUEST.items() if argument not in given for name in names}
     return tuple(name for name in COLUMNS if name not in absent)
-
-
-def columns_of_groups(effects: GroupEffects, asked: Collection[str]) -> dict[str, Array]:
-    """Those of the columns of the groups that are asked for."""
-    fields = {name: field for name, field in OF_GROUPS.items() if name in asked}
-    return {
-        name: expected_ranks(effects) if field == "expected_ranks" else getattr(effects, field)
-        for name, field in fields.items()
-    }
 
 
 def inference_of_one(
@@ -124,7 +101,7 @@ def inference_of_one(
         frame = dataclasses.replace(strata.frame, transform=strata.frame.transform[None, None])
         strata = dataclasses.replace(strata, frame=frame)
     at, kind = Components(within=estimate.within, between=estimate.between), information_of(method)
-    if asked & set(OF_COEFFICIENTS):
+    if asked & {*TESTS, *ADJUSTED}:
         tests = coefficient_tests(strata, at, df=df, level=level, restricted=restricted, information=kind)
         found |= {name: getattr(tests, name.removeprefix("beta_")) for name in TESTS}
         found["beta_se_adjusted"] = tests.standard_error
@@ -145,14 +122,17 @@ def inference_of_one(
         if asked & set(bounds):
             interval = exact_interval(strata, level, side=side)
             found |= {column: getattr(interval, name) for column, name in bounds.items()}
-    if asked & {*PROFILE, *PROFILE_OF_RATIOS}:
-        parameters = (*(PARAMETERS if asked & set(PROFILE) else ()), *RATIOS)
+    if asked & set(PROFILES):
+        p, of_beta = len(estimate.beta), asked & set(PROFILE_OF_BETA)
+        parameters = (*(PARAMETERS if asked & set(PROFILE) else ()), *RATIOS, *(range(p) if of_beta else ()))
         peak: Peak = peak_of(estimate)
         search = "whole" if whole else "quick"
         intervals = intervals_at(strata, peak, parameters, level, restricted=restricted, search=search)
         for name, of_parameter in zip(parameters, intervals, strict=True):
             kind_of = f"{name}_profile" if name in RATIOS else name
-            found |= {f"{kind_of}_low": of_parameter.low, f"{kind_of}_high": of_parameter.high}
+            found |= {f"{kind_of}_{end}": getattr(of_parameter, end) for end in ENDS}
+        if of_beta:
+            found |= {f"beta_profile_{end}": jnp.stack([found.pop(f"{i}_{end}") for i in range(p)]) for end in ENDS}
         found["profile_settled"] = settled = intervals[0].settled
     if asked & set(ERRORS):
         about = information(strata, at, restricted=restricted, kind=kind)
@@ -162,6 +142,9 @@ def inference_of_one(
         if asked & set(ends):
             wald = wald_interval(strata, at, name, level, restricted=restricted, kind=kind)
             found |= {column: getattr(wald, end) for column, end in ends.items()}
+    if asked & set(WALD_OF_BETA):
+        wald = wald_intervals_of_beta(strata, at, level, restricted=restricted, kind=kind)
+        found |= {f"beta_wald_{end}": getattr(wald, end) for end in ENDS}
     if asked & set(ICC_MEASURES):
         measures = icc_measures(strata, level)
         found |= {f"icc_{name}": getattr(measures, name) for name in MEASURES}

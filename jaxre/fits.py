@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from jaxre import report
-from jaxre.columns_of_inference import COLUMNS, OF_GROUPS
+from jaxre.columns_of_groups import OF_BETA, OF_GROUPS
+from jaxre.columns_of_inference import COLUMNS
 from jaxre.plan import EFFECTS, Plan
 
 KINDS = {"status": np.int32, "optima": np.int32, "steps": np.int32, "certified": bool, "profile_settled": bool}
@@ -83,7 +84,8 @@ class FitMany:
     """(datasets,) int32, steps of the optimiser."""
     inference: dict[str, np.ndarray] | None = None
     """tests and intervals that were asked for, by name: (datasets,), and (datasets, p) those of coefficients,
-    (datasets, m) those of m contrasts or predictions, and those of groups as `blup`."""
+    (datasets, m) those of m contrasts or predictions, and those of groups as `blup`, the changes of beta with a last
+    axis (p,)."""
     blup: np.ndarray | None = None
     """(datasets, J) [y], predicted group effects, in the order of `groups`; NaN for a group without a row. With designs
     of their own (group_counts.sum(),)."""
@@ -111,7 +113,11 @@ class FitMany:
     def tidy_groups(self) -> dict[str, np.ndarray]:
         """Columns of a table with a row for each group of each dataset: dataset, group, and the effects asked for."""
         effects = {name: getattr(self, name) for name in EFFECTS if getattr(self, name) is not None}
-        effects |= {name: table for name, table in (self.inference or {}).items() if name in OF_GROUPS}
+        of_groups = {name: table for name, table in (self.inference or {}).items() if name in OF_GROUPS}
+        if OF_BETA in of_groups:
+            change = of_groups.pop(OF_BETA)
+            of_groups |= {f"{OF_BETA}[{name}]": change[..., i] for i, name in enumerate(self.coefficients)}
+        effects |= of_groups
         return report.groups_of_many(self, effects)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import jax
@@ -18,17 +18,28 @@ import numpy as np
 from jaxre.arrays import group_moments
 from jaxre.batches import One, Prepare, cast, run
 from jaxre.by_group import places_of
+from jaxre.checks import HomogeneityCheck, NormalityCheck, homogeneity_check, normality_check
 from jaxre.classes import Classes, by_classes, strata_of_classes, sums_of_block
-from jaxre.columns_of_inference import OF_PREDICTIONS, columns_of_groups, inference_of_one
+from jaxre.columns_of_groups import (
+    CHECKS,
+    OF_DELETIONS,
+    columns_of_checks,
+    columns_of_deletions,
+    columns_of_effects,
+    columns_of_predictions,
+)
+from jaxre.columns_of_inference import inference_of_one
 from jaxre.components import Components
 from jaxre.estimate import Estimate, estimate_of
 from jaxre.group_effects import group_effects
+from jaxre.influence import influence
 from jaxre.intercept import host_moments
-from jaxre.moments import Strata
+from jaxre.moments import GroupMoments, Strata
 from jaxre.observations import extremes
 from jaxre.passes import Missing, Passes, missing_of, passes_on_host, sums_on_host
 from jaxre.plan import Plan
 from jaxre.prediction import predictions
+from jaxre.residuals import residuals
 from jaxre.rows import Array, HostRows
 from jaxre.settings import own_settings
 from jaxre.shared import Reduced, estimate_one, predict_one, reduce_block, reduce_passes
@@ -190,13 +201,37 @@ def _groups_of_design(codes: bytes, covariates: bytes | None, n: int) -> One:
         (places, rows), (values, within, between) = at_new, data
         at, moments = Components(within=within, between=between), group_moments(values, groups, x)
         found = group_effects(moments, at, method=plan.method, level=plan.level)
-        columns = columns_of_groups(found, plan.quantities)
+        columns = columns_of_effects(found, plan.quantities)
         if plan.predict is not None:
             predicted = predictions(moments, at, places, rows, method=plan.method, level=plan.level)
-            columns |= {column: getattr(predicted, name) for column, name in OF_PREDICTIONS.items()}
+            columns |= columns_of_predictions(predicted, plan.quantities)
+        if set(CHECKS) & set(plan.quantities):
+            columns |= _checks(moments, at, values, groups, x, found.standardised, plan.quantities)
+        if set(OF_DELETIONS) & set(plan.quantities):
+            left_out = influence(values, groups, x, num_groups=len(moments.sizes), method=plan.method)
+            columns |= columns_of_deletions(left_out, plan.quantities)
         return None, jnp.ones((), bool), {"status": jnp.zeros(()), **columns}
 
     return one
+
+
+def _checks(
+    moments: GroupMoments,
+    at: Components,
+    values: Array,
+    groups: np.ndarray,
+    x: np.ndarray | None,
+    effects: Array,
+    asked: Collection[str],
+) -> dict[str, Array]:
+    """Those that are asked for of one dataset; NaN where it has no estimate."""
+    of_rows, nan = residuals(moments, at, values, groups, x), 0 * at.within
+    made: dict[str, HomogeneityCheck | NormalityCheck] = {
+        "spread": homogeneity_check(of_rows.marginal, groups, len(moments.sizes)),
+        "residuals": normality_check(of_rows.conditional_standardised),
+        "effects": normality_check(effects),
+    }
+    return {name: column + nan for name, column in columns_of_checks(made, asked).items()}
 
 
 def groups_of_design(
@@ -207,8 +242,8 @@ def groups_of_design(
     variances: tuple[Array, Array],
     places: np.ndarray,
 ) -> np.ndarray:
-    """Packed numbers of the groups, and predictions in those at `places`, of the columns of a block (n, datasets) over
-    one design, at their variances (within, between)."""
+    """Packed numbers of the groups, of predictions in those at `places` and of checks, of the columns of a block
+    (n, datasets) over one design, at their variances (within, between)."""
     one, rows = _groups_of_design(*_packed(codes, covariates)), np.zeros((0, 0))
     if plan.predict is not None:
         rows = plan.predict.table(1 if covariates is None else 1 + covariates.shape[1])

@@ -8,12 +8,25 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from jaxre.classes import Classes, status_of
-from jaxre.columns_of_inference import OF_GROUPS, OF_PREDICTIONS, columns_of_groups
+from jaxre.columns_of_groups import (
+    AFTERWARDS,
+    CHECKS,
+    OF_BETA,
+    OF_DELETIONS,
+    OF_EFFECTS,
+    OF_PREDICTIONS,
+    columns_of_checks,
+    columns_of_deletions,
+    columns_of_effects,
+    columns_of_predictions,
+)
 from jaxre.effects import predict
+from jaxre.fitted import Fit
 from jaxre.fitting import fit
 from jaxre.frame import power_of_two_below
 from jaxre.plan import EFFECTS, Plan
@@ -160,15 +173,15 @@ def effects_of_long(
     ratio: np.ndarray,
     places: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-    """What is asked of the groups, (groups,) of all of them, and predictions (datasets, m); NaN where there is nothing.
+    """What is asked of the groups, (groups, ...) of all of them, predictions (datasets, m) and checks (datasets,); NaN
+    where there is nothing.
 
     The predicted effects at the variances (datasets,) of their datasets; with covariates, and all that is not the
     effects and their standard errors, by fits of one dataset after the other. `places` (m, datasets) are the groups to
     predict in, -1 a new one, as all are without.
     """
-    of_groups = [name for name in OF_GROUPS if name in plan.quantities]
-    if of_groups or plan.predict is not None or data.covariates is not None:
-        return _by_single_fits(data, plan, of_groups, status >= Status.UNBOUNDED, places)
+    if set(AFTERWARDS) & set(plan.quantities) or data.covariates is not None:
+        return _by_single_fits(data, plan, status >= Status.UNBOUNDED, places)
     of, there = groups_of_long(data), data.dataset_of
     with np.errstate(all="ignore"):
         weights = data.sizes / (1 + ratio[there] * data.sizes)
@@ -192,16 +205,19 @@ def effects_of_long(
         }
 
 
-def _by_single_fits(
-    data: Long, plan: Plan, of_groups: list[str], failed: np.ndarray, places: np.ndarray | None
-) -> dict[str, np.ndarray]:
+def _by_single_fits(data: Long, plan: Plan, failed: np.ndarray, places: np.ndarray | None) -> dict[str, np.ndarray]:
     """The same, each dataset fitted by itself."""
-    found, asked, x = {name: np.full(data.groups, np.nan) for name in (*EFFECTS, *of_groups)}, plan.predict, None
-    if asked is not None:
-        found |= {name: np.full((data.count, len(asked.groups)), np.nan) for name in OF_PREDICTIONS}
-        table = asked.table(1 if data.covariates is None else 1 + data.covariates.shape[1])
-        x = table if table.shape[1] else None
-        places = np.full((len(asked.groups), data.count), -1) if places is None else places
+    asked, x, predict, p = set(plan.quantities), None, plan.predict, 1
+    if data.covariates is not None:
+        p += data.covariates.shape[1]
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(CHECKS, (data.count,)) | {OF_BETA: (data.groups, p)}
+    if predict is not None:
+        shapes |= dict.fromkeys(OF_PREDICTIONS, (data.count, len(predict.groups)))
+        table = predict.table(p)
+        x = table if p > 1 else None
+        places = np.full((len(predict.groups), data.count), -1) if places is None else places
+    names = (*EFFECTS, *(name for name in AFTERWARDS if name in asked))
+    found = {name: np.full(shapes.get(name, (data.groups,)), np.nan) for name in names}
     for i, dataset in enumerate(each_of_long(data)):
         if failed[i]:
             continue
@@ -209,16 +225,26 @@ def _by_single_fits(
             single = fit(*dataset, method=plan.method)
         except ValueError:  # what no batch sees, such as effects beyond the range of doubles
             continue
-        for name in EFFECTS:
-            found[name][single.groups] = getattr(single, name)
-        if of_groups:
+        of_groups = {name: getattr(single, name) for name in EFFECTS}
+        if asked & set(OF_EFFECTS):
             effects = single.group_effects(plan.level)
             with host_settings():
-                columns = columns_of_groups(effects, of_groups)
-            for name, column in columns.items():
-                found[name][single.groups] = column
-        if asked is not None and places is not None:
+                of_groups |= columns_of_effects(effects, asked)
+        if asked & set(OF_DELETIONS):
+            of_groups |= columns_of_deletions(single.influence(), asked)
+        for name, column in of_groups.items():
+            found[name][single.groups] = column
+        of_dataset = _checks(single, asked)
+        if predict is not None and places is not None:
             rows = single.predict(places[:, i], x, allow_new=True, level=plan.level)
-            for name, field in OF_PREDICTIONS.items():
-                found[name][i] = getattr(rows, field)
+            of_dataset |= columns_of_predictions(rows, asked)
+        for name, column in of_dataset.items():
+            found[name][i] = column
     return found
+
+
+def _checks(single: Fit, asked: set[str]) -> dict[str, Any]:
+    """Those that are asked for of one dataset."""
+    wanted = {of for name, (of, _) in CHECKS.items() if name in asked}
+    made = {of: single.homogeneity_check() if of == "spread" else single.normality_check(of) for of in wanted}
+    return columns_of_checks(made, asked)

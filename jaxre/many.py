@@ -75,7 +75,8 @@ def fit_many(
             "ratio_lower_bound", "ratio_upper_bound" and so for the ICC; "ratio_profile_low" and so for the ICC;
             "within_se", "between_se", "log_within_se", "log_between_se" by the observed information (the expected one
             for the analysis of variance), and Wald's intervals "between_wald_low" and so for each variance, its root,
-            the ratio and the ICC; "icc_single", "icc_average", "icc_measurements" (ICC(1,1), ICC(1,k), k) with
+            the ratio, the ICC and "beta"; by ML the profile intervals "beta_profile_low", "beta_profile_high" of the
+            coefficients; "icc_single", "icc_average", "icc_measurements" (ICC(1,1), ICC(1,k), k) with
             "icc_single_low" and so on; "aic", "bic", "conditional_aic", "r2_marginal", "r2_conditional";
             "lr_statistic" with "lr_p_asymptotic", the likelihood ratio against between = 0 with its asymptotic mixture.
             Simulated, one dataset after the other: "lr_p_value" with "lr_mc_error", against `draws` from the exact null
@@ -84,8 +85,12 @@ def fit_many(
             the ICC and "beta", with "bootstrap_boundary" and "bootstrap_failed", counts of its replicates. Of each
             group, see `group_effects`: "blup_low", "blup_high", "blup_mse", "blup_conditional_variance", "group_mean",
             "group_mean_low", "group_mean_high", "group_mean_mse", "group_rank" (of the effect), "group_expected_rank"
-            (see `expected_ranks`); one dataset after the other where something is missing or datasets have designs of
-            their own.
+            (see `expected_ranks`); and what leaving it out does, see `influence`: "group_cook", "group_beta_change",
+            "group_log_within_change", "group_log_between_change". Checks of the rows, see `homogeneity_check` and
+            `normality_check`: "homogeneity_statistic", "homogeneity_df1", "homogeneity_df2", "homogeneity_p_value",
+            "residual_normality_statistic", "residual_normality_p_value", "residual_skewness",
+            "residual_excess_kurtosis", "effect_normality_statistic", "effect_normality_p_value". All of the groups and
+            the checks one dataset after the other where something is missing or datasets have designs of their own.
         chunk: columns of a matrix in memory at a time; by default as many as make 16 MB, or 128 MB if they have very
             many rows; 512 MB for a GPU. A long table is in memory as it is, and taken four million rows at a time if
             its datasets come one after the other; an iterable is taken 2048 datasets at a time.

@@ -14,7 +14,7 @@ from jaxre.batches import blocks_of
 from jaxre.chunks import block_on_device, block_on_host, chunk_of, complete_columns, fetched, matrix_of
 from jaxre.classes import MOST_CLASSES
 from jaxre.columns import coefficients_of, refuse_too_many
-from jaxre.columns_of_inference import OF_GROUPS, OF_PREDICTIONS
+from jaxre.columns_of_groups import AFTERWARDS, CHECKS, OF_BETA, OF_PREDICTIONS
 from jaxre.fits import Counts, FitMany, unpacked
 from jaxre.forms import fit_design, fit_missing, fit_shared, fit_stacked, fit_strata, groups_of_design, placed
 from jaxre.labels import encode
@@ -142,9 +142,9 @@ class _Matrix:
             effects = self.plan.only(("status", *EFFECTS))
             rows |= effects.rows(fit_shared(effects, self.design, self.there, block, wanted), *self.shape)
         rows |= rest.rows(dataclasses.replace(self, plan=rest).complete(block, wanted), *self.shape)
-        wanted_of_groups = [name for name in self.plan.quantities if name in (*OF_GROUPS, *OF_PREDICTIONS)]
-        if wanted_of_groups:
-            plan, variances = self.plan.only(("status", *wanted_of_groups)), (rows["within"][0], rows["between"][0])
+        afterwards = [name for name in self.plan.quantities if name in AFTERWARDS]
+        if afterwards:
+            plan, variances = self.plan.only(("status", *afterwards)), (rows["within"][0], rows["between"][0])
             found = groups_of_design(plan, self.codes, self.x, block, variances, self.places)
             rows = plan.rows(found, *self.shape) | rows
         return self.plan.packed(rows)
@@ -222,11 +222,14 @@ class _Matrix:
         of_pair[self.codes[row], dataset] = pair
         of_groups = effects_of_long(long, self.plan, status, between, within, ratio, of_pair[self.places])
         for name, table in of_groups.items():
-            if name in OF_PREDICTIONS:
+            if name in CHECKS:
+                rows[name] = table[None]
+            elif name in OF_PREDICTIONS:
                 rows[name] = table.T
             else:
-                rows[name] = np.full((self.groups, block.shape[1]), np.nan)
-                rows[name][self.codes[row], dataset] = table[pair]
+                every = np.full((self.groups, self.coefficients if name == OF_BETA else 1, block.shape[1]), np.nan)
+                every[self.codes[row], :, dataset] = table[pair].reshape(len(pair), -1)
+                rows[name] = every.reshape(-1, block.shape[1])
         return self.plan.packed(rows), missing
 
 

@@ -12,16 +12,14 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxre.coefficient_error import suiting
+from jaxre.columns_of_groups import AFTERWARDS, OF_BETA, OF_GROUPS, OF_PREDICTIONS
 from jaxre.columns_of_inference import (
     BOOTSTRAP,
     COLUMNS,
     CONTRASTS,
     DRAWN,
-    ENDS,
     OF_COEFFICIENTS,
     OF_CONTRASTS,
-    OF_GROUPS,
-    OF_PREDICTIONS,
     SIMULATED,
 )
 from jaxre.search import KEPT_OPTIMA
@@ -122,8 +120,8 @@ class Plan:
 
     @property
     def effects(self) -> bool:
-        """Whether anything of the groups is wanted."""
-        return bool({*EFFECTS, *OF_GROUPS, *OF_PREDICTIONS} & set(self.quantities))
+        """Whether anything is wanted that is computed once the variances are known."""
+        return bool({*EFFECTS, *AFTERWARDS} & set(self.quantities))
 
     def of(self, datasets: int, numbers: int) -> Plan:
         """The same for a call of so many datasets with so many observations and covariates in all."""
@@ -143,8 +141,8 @@ class Plan:
 
     @property
     def without_effects(self) -> Plan:
-        """The same, but for all of the groups."""
-        without = {*EFFECTS, *OF_GROUPS, *OF_PREDICTIONS}
+        """The same, but for all that is computed once the variances are known."""
+        without = {*EFFECTS, *AFTERWARDS}
         return self.only([name for name in self.quantities if name not in without])
 
     @property
@@ -171,9 +169,8 @@ class Plan:
             suiting(np.array(self.contrasts), p)
         shapes: dict[str, tuple[int, ...]] = {"beta": (p,), "beta_se": (p,), "beta_cov": (p, p)}
         shapes |= dict.fromkeys(OF_COEFFICIENTS, (p,)) | dict.fromkeys(OF_CONTRASTS, (len(self.contrasts),))
-        shapes |= dict.fromkeys((f"beta_bootstrap_{end}" for end in ENDS), (p,))
         shapes |= {"optima_ratio": (KEPT_OPTIMA,), "blup": (groups,), "blup_se": (groups,)}
-        shapes |= dict.fromkeys(OF_GROUPS, (groups,))
+        shapes |= dict.fromkeys(OF_GROUPS, (groups,)) | {OF_BETA: (groups, p)}
         if self.predict is not None:
             shapes |= dict.fromkeys(OF_PREDICTIONS, (len(self.predict.table(p)),))
         return [(name, shapes.get(name, ())) for name in self.quantities]

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxre.classes import MOST_CLASSES
 from jaxre.columns import coefficients_of, numbers
-from jaxre.columns_of_inference import OF_GROUPS, OF_PREDICTIONS
+from jaxre.columns_of_groups import AFTERWARDS
 from jaxre.fits import Counts, FitMany, unpacked
 from jaxre.forms import fit_classes, fit_strata
 from jaxre.labels import encode
@@ -199,7 +199,7 @@ def _fit_long(
     effects = effects_of_long(long, asked, found.status, *(getattr(found, name) for name in VARIANCES))
     fields: dict[str, Any] = {name: None for name in VARIANCES if name not in asked.quantities}
     fields |= {name: effects[name] for name in EFFECTS if name in asked.quantities}
-    columns = {name: effects[name] for name in (*OF_GROUPS, *OF_PREDICTIONS) if name in asked.quantities}
+    columns = {name: effects[name] for name in AFTERWARDS if name in asked.quantities}
     return dataclasses.replace(found, inference={**(found.inference or {}), **columns} or None, **fields)
 
 

@@ -28,6 +28,15 @@ class WaldInterval:
     """() upper end."""
 
 
+def wald_intervals_of_beta(
+    moments: GroupMoments | Strata, components: Components, level: float, *, restricted: bool, kind: str
+) -> WaldInterval:
+    """Those of all coefficients; see `wald_interval`."""
+    tests = coefficient_tests(moments, components, restricted=restricted, information=kind)
+    margin = t_quantile(level, jnp.inf) * tests.standard_error
+    return WaldInterval(estimate=tests.estimate, low=tests.estimate - margin, high=tests.estimate + margin)
+
+
 @compiled_alone
 def wald_interval(
     moments: GroupMoments | Strata,
@@ -72,10 +81,9 @@ def wald_interval(
     """
     quantile = t_quantile(level_of(level), jnp.inf)
     if not isinstance(parameter, str):
-        tests = coefficient_tests(moments, components, restricted=restricted, information=kind)
-        place = place_of(parameter, len(tests.estimate))
-        value, margin = tests.estimate[place], quantile * tests.standard_error[place]
-        return WaldInterval(estimate=value, low=value - margin, high=value + margin)
+        every = wald_intervals_of_beta(moments, components, level, restricted=restricted, kind=kind)
+        place = place_of(parameter, len(every.estimate))
+        return WaldInterval(estimate=every.estimate[place], low=every.low[place], high=every.high[place])
     if parameter not in PARAMETERS:
         raise ValueError(
             f"parameter must be one of {', '.join(map(repr, PARAMETERS))}, or the place of a coefficient, "

@@ -6,7 +6,7 @@ import pytest
 from slow import slow
 
 import jaxre
-from jaxre.columns_of_inference import OF_GROUPS
+from jaxre.columns_of_groups import CHECKS, OF_BETA, OF_DELETIONS, OF_EFFECTS
 
 SIZES = [4, 2, 3, 4, 3, 5]
 GROUPS = designs.labels(SIZES)
@@ -25,7 +25,7 @@ def outcomes():
 def check(found, place, fit, level):
     """Of the groups that the dataset has; the others are NaN."""
     expected, here = fit.group_effects(level), np.isin(np.arange(6), fit.groups)
-    for column, name in OF_GROUPS.items():
+    for column, name in OF_EFFECTS.items():
         truth = fit.expected_ranks() if column == "group_expected_rank" else getattr(expected, name)
         # the estimates differ by 1e-12 of the variances; mean squared errors are differences of larger terms
         np.testing.assert_allclose(found[column][place][here], truth, 1e-8, 1e-10, err_msg=column)
@@ -35,14 +35,56 @@ def check(found, place, fit, level):
 @pytest.mark.parametrize(("method", "p"), [("reml", 3), slow("ml", 1), slow("anova", 1)])
 def test_a_matrix(method, p):
     values, x = outcomes(), designs.simulate(0, SIZES, p=3)[2] if p == 3 else None
-    fits = jaxre.fit_many(values, GROUPS, x, method=method, quantities=("icc", "blup", *OF_GROUPS), level=0.8)
-    assert set(fits.inference) == set(OF_GROUPS)
+    fits = jaxre.fit_many(values, GROUPS, x, method=method, quantities=("icc", "blup", *OF_EFFECTS), level=0.8)
+    assert set(fits.inference) == set(OF_EFFECTS)
     assert fits.between is None
     for i in range(4):
         fit = jaxre.fit(values[:, i], GROUPS, x, method=method)
         check(fits.inference, i, fit, 0.8)
         np.testing.assert_allclose(fits.blup[i][fit.groups], fit.blup, 1e-9, 1e-10)
     assert all(np.isnan(table[4]).all() for table in fits.inference.values())
+
+
+def check_criticism(found, place, fit, here):
+    """What leaving out each group does, and the checks; `here` are the groups that the dataset has."""
+    left_out, rows = fit.influence(), fit.homogeneity_check()
+    for column, name in OF_DELETIONS.items():
+        # refits whose variances may differ by 1e-12 of their sum; Cook's distance is quadratic in a difference
+        np.testing.assert_allclose(found[column][here], getattr(left_out, name), 1e-7, 1e-9, err_msg=column)
+    of = {"spread": rows, "residuals": fit.normality_check(), "effects": fit.normality_check("effects")}
+    for column, (check_of, name) in CHECKS.items():
+        expected = getattr(of[check_of], name)
+        np.testing.assert_allclose(found[column][place], expected, 1e-8, 1e-9, err_msg=column)
+
+
+@pytest.mark.parametrize(("method", "p"), [("reml", 3), slow("ml", 1), slow("anova", 1)])
+def test_criticism_of_a_matrix(method, p):
+    values, x = outcomes(), designs.simulate(0, SIZES, p=3)[2] if p == 3 else None
+    fits = jaxre.fit_many(values, GROUPS, x, method=method, quantities=("icc", *OF_DELETIONS, *CHECKS))
+    assert fits.inference[OF_BETA].shape == (5, 6, p)
+    for i in range(4):
+        fit = jaxre.fit(values[:, i], GROUPS, x, method=method)
+        check_criticism(fits.inference, i, fit, (i, fit.groups))
+        gone = np.setdiff1d(np.arange(6), fit.groups)
+        assert all(np.isnan(fits.inference[column][i, gone]).all() for column in OF_DELETIONS)
+    assert all(np.isnan(table[4]).all() for table in fits.inference.values())
+    rows = fits.tidy_groups()
+    np.testing.assert_array_equal(rows[f"{OF_BETA}[(Intercept)]"], fits.inference[OF_BETA][:, :, 0].ravel())
+    assert set(CHECKS) < set(fits.to_dict())
+    assert OF_BETA not in fits.to_dict()
+
+
+@pytest.mark.parametrize("p", [1, slow(3)])
+def test_criticism_of_designs_of_their_own(p):
+    values, x = outcomes()[:, 1:], designs.simulate(0, SIZES, p=3)[2] if p == 3 else None
+    items = [(column, GROUPS, x) for column in values.T]
+    fits = jaxre.fit_many(items, quantities=("icc", *OF_DELETIONS, *CHECKS))
+    ends = np.cumsum([0, *fits.group_counts])
+    for i in range(3):
+        check_criticism(fits.inference, i, jaxre.fit(values[:, i], GROUPS, x), slice(ends[i], ends[i + 1]))
+    assert np.isnan(fits.inference["homogeneity_p_value"][3])
+    assert np.isnan(fits.inference["group_cook"][ends[3] :]).all()
+    assert len(fits.tidy_groups()[f"{OF_BETA}[(Intercept)]"]) == ends[-1]
 
 
 @pytest.mark.slow

@@ -15,12 +15,14 @@ from jaxre.columns_of_inference import (
     ICC_MEASURES,
     JOINT,
     OF_CONTRASTS,
-    OF_LIKELIHOOD,
     PARAMETERS,
     PROFILE,
+    PROFILE_OF_BETA,
+    PROFILE_OF_RATIOS,
     RATIOS,
     TESTS,
     UNTRUNCATED,
+    available,
 )
 
 SIZES = [4, 2, 3, 4, 3, 5]
@@ -146,6 +148,11 @@ def further_of(fit, level):
     for name in (*PARAMETERS, *RATIOS):
         interval = fit.wald_interval(name, level)
         found |= {f"{name}_wald_low": interval.low, f"{name}_wald_high": interval.high}
+    of_beta = {"wald": [fit.wald_interval(name, level) for name in fit.coefficients]}
+    if fit.method == "ml":
+        of_beta["profile"] = [fit.profile_interval(name, level) for name in fit.coefficients]
+    for kind, each in of_beta.items():
+        found |= {f"beta_{kind}_{end}": np.array([getattr(one, end) for one in each]) for end in ("low", "high")}
     if fit.method != "anova":
         test = fit.likelihood_ratio_test(draws=10)
         found |= {"lr_statistic": test.statistic, "lr_p_asymptotic": test.p_asymptotic}
@@ -155,7 +162,9 @@ def further_of(fit, level):
     return found
 
 
-@pytest.mark.parametrize(("method", "p"), [("reml", 1), slow("reml", 2), slow("ml", 1), slow("anova", 1)])
+@pytest.mark.parametrize(
+    ("method", "p"), [("reml", 1), slow("reml", 2), slow("ml", 1), slow("ml", 2), slow("anova", 1)]
+)
 def test_columns_that_come_by_name_alone(method, p):
     """One outcome at between = 0; one incomplete, by another program; one without an estimate, which has none."""
     values, groups, x = outcomes(SIZES), designs.labels(SIZES), designs.simulate(0, SIZES, p=2)[2]
@@ -163,15 +172,15 @@ def test_columns_that_come_by_name_alone(method, p):
         values[3, 2] = np.nan
     values[:, 3] -= jaxre.fit(values[:, 3], groups).blup[groups] * 2
     x = x if p == 2 else None
-    columns = [name for name in FURTHER if method != "anova" or name not in OF_LIKELIHOOD]
+    columns = [name for name in (*PROFILE_OF_RATIOS, *PROFILE_OF_BETA, *FURTHER) if name in available(method, "", ())]
     fits = jaxre.fit_many(values, groups, x, method=method, quantities=("between", *columns), level=0.8)
     assert set(fits.inference) == set(columns)
-    assert all(np.isnan(table[-1]) for table in fits.inference.values())
+    assert all(np.isnan(table[-1]).all() for table in fits.inference.values())
     for i in range(6):
         expected = further_of(jaxre.fit(values[:, i], groups, x, method=method), 0.8)
         for name in columns:
             # ends of profile intervals are solved to 1e-8; those at 0 and effects of rounding near it to 1e-10
-            scale = max(1.0, abs(expected[name])) if np.isfinite(expected[name]) else 1.0
+            scale = np.fmax(1.0, abs(expected[name])).max() if np.isfinite(expected[name]).all() else 1.0
             np.testing.assert_allclose(
                 fits.inference[name][i], expected[name], rtol=1e-8, atol=1e-10 * scale, err_msg=f"{name} of {i}"
             )

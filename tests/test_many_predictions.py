@@ -8,7 +8,7 @@ from slow import slow
 
 import jaxre
 from jaxre.batches import _kernel
-from jaxre.columns_of_inference import OF_PREDICTIONS
+from jaxre.columns_of_groups import OF_PREDICTIONS
 
 SIZES = [4, 2, 3, 4, 3, 5]
 NAMES = np.array(["f", "e", "d", "c", "b", "a"])

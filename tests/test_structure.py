@@ -95,6 +95,7 @@ ORDER = (
     "fitting",
     "meta",
     "meta_fit",
+    "columns_of_groups",
     "columns_of_inference",
     "plan",
     "classes",
