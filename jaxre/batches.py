@@ -23,7 +23,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxre.estimate import Estimate
 from jaxre.plan import AXIS, FLOATS, Plan
 from jaxre.rows import Array
-from jaxre.settings import BATCH, LARGE, SMALL, default_device, own_settings, platform, quick_jit
+from jaxre.settings import BATCH, LARGE, SEARCHED, SMALL, default_device, own_settings, platform, quick_jit
 from jaxre.status import Status
 
 LANE = 256  # datasets whose numbers a CPU works on at once,
@@ -75,6 +75,7 @@ One = Callable[[Any, Any, Plan, bool], tuple[Estimate, Array, dict[str, Array]]]
 def _kernel(plan: Plan, prepare: Prepare, one: One, whole: bool) -> Callable[[Any, Any, Any, Any], jax.Array]:
     """Compiled: constants, a block of data (last axis the dataset), the places of lanes of it and how many of these are
     wanted, to packed numbers, `settled` the first."""
+    wide = SEARCHED if whole else LANE
 
     def pack(constants: Any, data: Any) -> jax.Array:
         estimate, settled, extra = one(constants, data, plan, whole)
@@ -88,15 +89,15 @@ def _kernel(plan: Plan, prepare: Prepare, one: One, whole: bool) -> Callable[[An
         constants = cast(constants, FLOATS[plan.precision])
         leaves = jax.tree.leaves(data)
         width = leaves[0].shape[-1]
-        each = LANE if sum(leaf.size for leaf in leaves) <= MODEST * width else LANE // 4
+        each = wide if sum(leaf.size for leaf in leaves) <= MODEST * width else wide // 4
         if width <= each or plan.platform != "cpu":
             return lane(constants, data)
         part = lambda start: jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, each, -1), data)
         of_part = jax.jit(lambda start: lane(constants, part(start)))  # traced once, for its shape and for the loop
-        pieces, zero = min(LANE, width) // each, jnp.zeros((), jnp.int32)
+        pieces, zero = min(wide, width) // each, jnp.zeros((), jnp.int32)
 
         def put(i: Array, found: Array) -> Array:
-            start = lanes[i // pieces] * LANE + i % pieces * each
+            start = lanes[i // pieces] * wide + i % pieces * each
             return jax.lax.dynamic_update_slice_in_dim(found, of_part(start), start, -1)
 
         found = jnp.zeros((jax.eval_shape(of_part, zero).shape[0], width))
@@ -109,7 +110,7 @@ def _kernel(plan: Plan, prepare: Prepare, one: One, whole: bool) -> Callable[[An
 
     def shared_out(constants: Any, data: Any, lanes: Any, wanted: Any) -> jax.Array:
         def every(constants: Any, data: Any) -> jax.Array:
-            lanes = np.arange(-(-jax.tree.leaves(data)[0].shape[-1] // LANE), dtype=np.int32)
+            lanes = np.arange(-(-jax.tree.leaves(data)[0].shape[-1] // wide), dtype=np.int32)
             return block(constants, data, jnp.asarray(lanes), jnp.int32(len(lanes)))
 
         specs = (jax.tree.map(lambda _: PartitionSpec(), constants), jax.tree.map(last, data))
@@ -135,14 +136,14 @@ def run(
     total = jax.tree.leaves(data)[0].shape[-1]
     blocks = blocks_of(plan, jax.tree.leaves(data)[0])
     with own_settings():
-        quick = _in_blocks(plan, _kernel(plan, prepare, one, False), constants, data, total, blocks, wanted)
+        quick = _in_blocks(plan, _kernel(plan, prepare, one, False), constants, data, total, blocks, LANE, wanted)
         settled, numbers = quick[0] > 0, quick[1:]
         left = np.flatnonzero(~settled & (numbers[0] < Status.UNBOUNDED))
         if len(left):
             rest = jax.tree.map(lambda leaf: leaf.take(left, axis=-1), data)
             kernel = _kernel(plan, prepare, one, True)
             blocks = dataclasses.replace(blocks, widths=tuple(w for w in blocks.widths if w <= blocks.searched))
-            numbers[:, left] = _in_blocks(plan, kernel, constants, rest, len(left), blocks)[1:]
+            numbers[:, left] = _in_blocks(plan, kernel, constants, rest, len(left), blocks, SEARCHED)[1:]
     return numbers
 
 
@@ -153,16 +154,17 @@ def _in_blocks(
     data: Any,
     total: int,
     blocks: Blocks,
+    lane: int,
     wanted: np.ndarray | None = None,
 ) -> np.ndarray:
-    """In blocks of one of a few widths, the last ones filled up."""
+    """In blocks of one of a few widths, the last ones filled up, or on a single CPU no more than the last lane."""
     numbers = sum(leaf.size for leaf in jax.tree.leaves(data)) // total
     width = blocks.width(-(-total // plan.devices), numbers) * plan.devices
     found, pending = None, None
     leaves, form = jax.tree.flatten(data)
     rooms = [[_room(leaf, width) for leaf in leaves] for _ in range(2)]
-    by_lane = plan.mesh is None and plan.platform == "cpu" and width >= LANE
-    unit = LANE if by_lane else width  # of what is done or left out
+    by_lane = plan.mesh is None and plan.platform == "cpu" and width >= lane
+    unit = lane if by_lane else width  # of what is done or left out
     if wanted is None or plan.mesh is not None:
         wanted = np.ones(total, bool)
     wanted = np.logical_or.reduceat(wanted, np.arange(0, total, unit))

@@ -23,7 +23,7 @@ from jaxre.profile import degrees, drop, profile
 from jaxre.records import record
 from jaxre.rows import Array
 from jaxre.search import Search, quick_search, search, whole_search
-from jaxre.settings import lane, options_of, platform, quick_jit
+from jaxre.settings import SEARCHED, lane, options_of, platform, quick_jit
 from jaxre.spectrum import Coordinates, Spectrum, spectral_curve
 from jaxre.status import Status
 from jaxre.strata import as_strata
@@ -198,9 +198,9 @@ def _in_blocks(design: NullDesign, key: Array, draws: int, most: int | None) -> 
     width, quick = min(lane(LANE), block), _kernel(most, few, whole=False)
     parts = [quick(design, key, start + np.arange(block).reshape(-1, width)) for start in range(0, draws, block)]
     found, settled = (np.concatenate([np.ravel(part[i]) for part in parts])[:draws] for i in range(2))
-    left = np.flatnonzero(~settled)
-    for start in range(0, len(left), LANE):
-        places = np.resize(left[start : start + LANE], LANE)
+    left, width = np.flatnonzero(~settled), lane(SEARCHED, LANE)
+    for start in range(0, len(left), width):
+        places = np.resize(left[start : start + width], width)
         found[places] = np.ravel(_kernel(most, few, whole=True)(design, key, places[None])[0])
     return jnp.asarray(found)
 

@@ -18,7 +18,7 @@ from jaxre.moments import Strata
 from jaxre.profile import solve
 from jaxre.records import record
 from jaxre.rows import Array
-from jaxre.settings import SMALL, Options, is_small, lane, options_of, platform, quick_jit
+from jaxre.settings import SEARCHED, SMALL, Options, is_small, lane, options_of, platform, quick_jit
 from jaxre.spectral_draws import SpectralSource, refit_spectral, spectral_source
 from jaxre.status import Status
 
@@ -130,9 +130,12 @@ def refits(
     chunk = LANE * -(-chunk // LANE)
     width = min(lane(LANE), chunk)
     chunk = width * -(-chunk // width)
-    run = lambda which, whole, advance: _in_chunks(
-        _kernel(task, most, whole, width, datasets * count <= FEW), width, key, which, chunk, (source, ratio), advance
-    )
+
+    def run(which: np.ndarray, whole: bool, advance: Advance) -> Refit:
+        wide = lane(SEARCHED, width) if whole else width
+        kernel = _kernel(task, most, whole, wide, datasets * count <= FEW)
+        return _in_chunks(kernel, wide, key, which, chunk, (source, ratio), advance)
+
     found = run(np.arange(count, dtype=np.uint32), False, advance)
     left = np.flatnonzero(~found.settled & (found.status < Status.UNBOUNDED))
     if len(left):

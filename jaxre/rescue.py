@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxre.rows import Array
+from jaxre.settings import SEARCHED, lane
 
-GATHERED = 32  # of a batch, that are given to the whole method at once; of a very large one its share
-SHARE = 1024
+ON_CPU, ON_GPU = SEARCHED // 2, 32  # of a batch, that are given to the whole method at once: most often few need it;
+SHARE = 1024  # of a very large batch its share
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -48,7 +49,7 @@ def quick_or_whole(
     def batched(size: int, mapped: list[T], data: T) -> tuple[U, U]:
         axes = jax.tree.map(lambda one: 0 if one else None, mapped[0])
         first = jax.vmap(quick, (axes,), axis_size=size)(data)
-        width = min(size, max(GATHERED, size // SHARE))
+        width = min(size, max(lane(ON_CPU, ON_GPU), size // SHARE))
 
         def next_ones(state: tuple[U, Array]) -> tuple[U, Array]:
             found, left = state

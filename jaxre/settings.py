@@ -56,9 +56,12 @@ def as_jax_holds(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.astype(kind) if double(leaf) and kind != np.float64 else leaf, tree)
 
 
-def lane(on_cpu: int) -> int:
+SEARCHED = 8  # datasets that a CPU searches as a whole at once: each of them waits for the last
+
+
+def lane(on_cpu: int, on_gpu: int = 1 << 16) -> int:
     """Datasets to work on at once: as many as stay in the cache of a CPU, as many as fill a GPU."""
-    return on_cpu if platform() == "cpu" else 1 << 16
+    return on_cpu if platform() == "cpu" else on_gpu
 
 
 def repeat(count: Any, step: Callable[[Any, Any], Any], state: Any) -> Any:
