@@ -4,7 +4,8 @@
 
 The sampling variances of each dataset are those of the 13 trials of the BCG vaccine times numbers of its own between
 1/2 and 2, its effects normal with the variance between studies of that meta-analysis. From effects and variances that
-are JAX arrays to the estimates, and to everything that `meta_analysis` has. Results go to FILE as JSON.
+are JAX arrays to the estimates, and to everything that `meta_analysis` has; and the same by `fit_meta_many`, from NumPy
+to NumPy. Results go to FILE as JSON.
 """
 
 from __future__ import annotations
@@ -97,6 +98,13 @@ def main() -> None:
             result = report["results"][name] = many.timed(call, COUNT)
             print(f"{name}: {result['fits_per_second']:,.0f} a second", flush=True)
         found = call()
+    across = np.ascontiguousarray(effects.T), np.ascontiguousarray(variances.T)
+    for name, words in {"these estimates": {"quantities": ESTIMATES}, "everything": {}}.items():
+        front = lambda words=words: jaxre.fit_meta_many(*across, **words)
+        name = f"{name}, `fit_meta_many`, from NumPy to NumPy"
+        result = report["results"][name] = many.timed(front, COUNT)
+        print(f"{name}: {result['fits_per_second']:,.0f} a second", flush=True)
+    with jax.enable_x64(True):
         single = of(ESTIMATES, batch=False)
         alone = [float(single((effects[i], variances[i]))["tau2"]) for i in range(20)]
         report["worst_error_against_one_at_a_time"] = float(abs(np.asarray(found.tau2[:20]) - alone).max())

@@ -52,6 +52,7 @@ if _typing.TYPE_CHECKING:
     from jaxre.many import fit_many
     from jaxre.meta import MetaAnalysis, meta_analysis
     from jaxre.meta_fit import MetaFit, fit_meta
+    from jaxre.meta_many import MetaMany, fit_meta_many
     from jaxre.stacking import stack
 
 __version__ = "0.1.0"
@@ -83,6 +84,7 @@ __all__ = [
     "LogVarianceDerivatives",
     "MetaAnalysis",
     "MetaFit",
+    "MetaMany",
     "NormalityCheck",
     "Path",
     "Predictions",
@@ -110,6 +112,7 @@ __all__ = [
     "fit",
     "fit_many",
     "fit_meta",
+    "fit_meta_many",
     "group_batches",
     "group_effects",
     "group_mean_variance",
@@ -149,9 +152,11 @@ _LATER = {
     "GroupBatch": "loss",
     "MetaAnalysis": "meta",
     "MetaFit": "meta_fit",
+    "MetaMany": "meta_many",
     "compare": "comparison",
     "fit_many": "many",
     "fit_meta": "meta_fit",
+    "fit_meta_many": "meta_many",
     "group_batches": "loss",
     "meta_analysis": "meta",
     "negative_log_likelihood": "loss",

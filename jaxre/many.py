@@ -19,7 +19,7 @@ from jaxre.fits import FitMany
 from jaxre.inference import df_of
 from jaxre.labels import encode
 from jaxre.matrices import fit_matrix
-from jaxre.plan import AXIS, QUANTITIES, Asked, Plan, plain
+from jaxre.plan import QUANTITIES, Asked, Plan, mesh_of, plain
 from jaxre.progress import Progress
 from jaxre.separate import fit_iterable, fit_long_table
 
@@ -145,7 +145,7 @@ def fit_many(
     asked = _asked(predict_groups, predict_covariates, covariates)
     given = [name for name, there in (("contrasts", bool(rows)), ("predict_groups", asked is not None)) if there]
     names = _named(quantities, method, df, given)
-    plan = Plan(names, method, precision, _mesh(mesh), df, level, rows, asked)
+    plan = Plan(names, method, precision, mesh_of(mesh), df, level, rows, asked)
     draws, replicates, seed = _whole("draws", draws, 1), _whole("replicates", replicates, 1), _whole("seed", seed, 0)
     if plan.simulated:  # else the seed would be another plan, to be compiled anew
         plan = dataclasses.replace(plan, draws=draws, replicates=replicates, seed=seed)
@@ -164,20 +164,6 @@ def fit_many(
             asked.refuse_names()
         return fit_long_table(values, groups, covariates, datasets, plan, progress)
     return fit_matrix(values, groups, covariates, plan, chunk, progress)
-
-
-def _mesh(mesh: Mesh | None) -> Mesh | None:
-    """The mesh that was asked for, or one of all local devices where there are several."""
-    if mesh is None:
-        devices = jax.local_devices()
-        return jax.make_mesh((len(devices),), (AXIS,), devices=devices) if len(devices) > 1 else None
-    if not isinstance(mesh, Mesh):
-        raise TypeError(f"mesh must be a jax.sharding.Mesh, got {type(mesh).__name__}.")
-    if len(mesh.axis_names) != 1:
-        raise ValueError(
-            f"mesh must have one axis, got {mesh.axis_names}; for example jax.make_mesh((4,), ('datasets',))."
-        )
-    return Mesh(mesh.devices, (AXIS,))
 
 
 def _check_options(method: str, chunk: int | None, precision: str) -> None:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from jaxre.report import CRITERIA, Fitted, fixed, number, p_value, table_of
+from jaxre.report import CRITERIA, Fitted, endings, fixed, number, p_value, table_of
 
 TITLES = {
     "reml": "REML",
@@ -57,7 +57,22 @@ def summary_of_meta(fit: Fitted) -> str:
                 ", the only local optimum" if fit.optima == 1 else f"; {fit.optima} local optima"
             )
     criterion = CRITERIA["reml" if fit.method == "reml" else "ml"]
-    message = fit.status.message.replace("the estimate of between", "the estimate of tau2").replace("between", "tau2")
+    message = _of_tau2(fit.status.message)
     return "\n".join(
         [*lines, "", f"{criterion}: {fixed(-2 * fit.log_likelihood)}", f"Status: {message}", f"Certificate: {proof}"]
     )
+
+
+def summary_of_metas(fits: Fitted) -> str:
+    """How many of several meta-analyses ended how, in words."""
+    kind = f"meta-{'regressions' if len(fits.coefficients) > 1 else 'analyses'} by {TITLES[fits.method]}"
+    lines = [
+        f"Random-effects {kind}: {len(fits):,} dataset{'s' * (len(fits) != 1)}",
+        f"coefficients: {', '.join(fits.coefficients)}",
+    ]
+    return "\n".join([*lines, *map(_of_tau2, endings(fits))])
+
+
+def _of_tau2(message: str) -> str:
+    """A message in the words of meta-analysis."""
+    return message.replace("the estimate of between", "the estimate of tau2").replace("between", "tau2")

@@ -7,6 +7,7 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
@@ -40,6 +41,20 @@ def plain(labels: np.ndarray) -> list[Hashable]:
     """Labels as Python's own, dates by one unit."""
     found: list[Hashable] = (labels.astype("datetime64[ns]") if labels.dtype.kind == "M" else labels).tolist()
     return found
+
+
+def mesh_of(mesh: Mesh | None) -> Mesh | None:
+    """The mesh that was asked for, or one of all local devices where there are several."""
+    if mesh is None:
+        devices = jax.local_devices()
+        return jax.make_mesh((len(devices),), (AXIS,), devices=devices) if len(devices) > 1 else None
+    if not isinstance(mesh, Mesh):
+        raise TypeError(f"mesh must be a jax.sharding.Mesh, got {type(mesh).__name__}.")
+    if len(mesh.axis_names) != 1:
+        raise ValueError(
+            f"mesh must have one axis, got {mesh.axis_names}; for example jax.make_mesh((4,), ('datasets',))."
+        )
+    return Mesh(mesh.devices, (AXIS,))
 
 
 @dataclasses.dataclass(frozen=True)

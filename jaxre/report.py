@@ -152,7 +152,6 @@ def plain_columns(table: dict[str, np.ndarray]) -> dict[str, list[Any]]:
 
 def summary_of_many(fits: Fitted) -> str:
     """How many datasets ended how, in words."""
-    codes, times = np.unique(fits.status, return_counts=True)
     lines = [f"{TITLES[fits.method].replace('model', 'models')}: {len(fits):,} dataset{'s' * (len(fits) != 1)}"]
     if len(fits):
         left_out = f"; {fits.dropped.sum():,} with something missing left out" if fits.dropped.any() else ""
@@ -160,14 +159,26 @@ def summary_of_many(fits: Fitted) -> str:
         if fits.unassigned:
             lines.append(f"{fits.unassigned:,} {'row' if fits.unassigned == 1 else 'rows'} without a dataset left out")
     lines.append(f"coefficients: {', '.join(fits.coefficients)}" if len(fits) else "no datasets")
-    lines += [
+    return "\n".join([*lines, *endings(fits)])
+
+
+def endings(fits: Fitted) -> list[str]:
+    """How often each status is, and how many estimates are certified."""
+    codes, times = np.unique(fits.status, return_counts=True)
+    lines = [
         f"{count:>12,}  {Status(code).message}" for code, count in zip(codes.tolist(), times.tolist(), strict=True)
     ]
     if fits.certified is not None:
         estimated = fits.status < Status.UNBOUNDED
         proven = int((fits.certified & estimated).sum())
         lines.append(f"{proven:,} of {int(estimated.sum()):,} estimates are proven to be the global optimum")
-    return "\n".join(lines)
+    return lines
+
+
+def names_of_status(codes: np.ndarray) -> np.ndarray:
+    """The statuses in words."""
+    names = {code: Status(code).name.lower() for code in np.unique(codes).tolist()}
+    return np.array([names[code] for code in codes.tolist()], object)
 
 
 def _range(counts: np.ndarray, kind: str) -> str:
@@ -192,8 +203,7 @@ def columns_of_many(fits: Fitted, inference: dict[str, np.ndarray]) -> dict[str,
         else:
             of = range(table.shape[1]) if name.startswith(("contrast_", "prediction")) else fits.coefficients
             columns |= {f"{name}[{row}]": table[:, i] for i, row in enumerate(of)}
-    names = {code: Status(code).name.lower() for code in np.unique(fits.status).tolist()}
-    columns["status"] = np.array([names[code] for code in fits.status.tolist()], object)
+    columns["status"] = names_of_status(fits.status)
     for name in ("certified", "optima", "gap"):
         if getattr(fits, name) is not None:
             columns[name] = getattr(fits, name)

@@ -101,6 +101,7 @@ ORDER = (
     "classes",
     "longform",
     "batches",
+    "meta_many",
     "fits",
     "comparison",
     "simulated",
