@@ -108,7 +108,10 @@ class Fit(FitNumbers):
             return as_numpy(found)
 
     def wald_interval(self, parameter: str | int, level: float = 0.95) -> WaldInterval:
-        """Interval from the curvature of the likelihood; see `jaxre.wald_interval`. Coefficients by name or place."""
+        """Interval from the curvature of the likelihood; see `jaxre.wald_interval`.
+
+        Coefficients by name or place; one that is named like a variance goes by its place.
+        """
         words = {
             "parameter": self.place_of(parameter),
             "restricted": self.method != "ml",
@@ -125,8 +128,9 @@ class Fit(FitNumbers):
     ) -> ProfileInterval:
         """Profile-likelihood interval of a variance, ratio, ICC or coefficient; see `jaxre.profile_interval`.
 
-        parameter: as there, or the name of a coefficient. restricted: by default that of the method, and the full
-        likelihood for a coefficient, of which the restricted one has no profile.
+        parameter: as there, or the name of a coefficient (one that is named like a variance goes by its place).
+        restricted: by default that of the method, and the full likelihood for a coefficient, of which the restricted
+        one has no profile.
         """
         if self.method == "anova":
             raise ValueError(
