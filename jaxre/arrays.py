@@ -80,10 +80,14 @@ def group_moments(
             raise ValueError(f"covariates must have fewer columns than rows less one, got {x.shape}; leave some out.")
     codes, count = codes_of(groups, num_groups)
     if codes.shape != y.shape:
-        raise ValueError(f"values and groups must have one length, got {y.shape} and {codes.shape}.")
+        raise ValueError(
+            f"values and groups must have one length, got {y.shape} and {codes.shape}; pass a label for each value."
+        )
     w = None if weights is None else real_array(weights, "weights")
     if w is not None and w.shape != y.shape:
-        raise ValueError(f"values and weights must have one length, got {y.shape} and {w.shape}.")
+        raise ValueError(
+            f"values and weights must have one length, got {y.shape} and {w.shape}; pass a weight for each value."
+        )
     known = None if within is None else real_array(within, "within").astype(y.dtype)
     given = {"y": y, "codes": codes, "x": x, "w": w, "known": known}
     traced = staging() or any(isinstance(one, jax.core.Tracer) for one in given.values())

@@ -71,10 +71,16 @@ def observe(
             remedy = "for one covariate pass x.reshape(-1, 1)" if x.ndim == 1 else "pass a column for each covariate"
             raise ValueError(f"covariates must have shape (n, p - 1), got {x.shape}; {remedy}.")
         if len(x) != len(y):
-            raise ValueError(f"values and covariates must have one length, got {len(y)} and {len(x)} rows.")
+            raise ValueError(
+                f"values and covariates must have one length, got {len(y)} and {len(x)}; pass a row of covariates for "
+                f"each value."
+            )
         x, names, levels = x if x.shape[1] else None, given.names, given.levels
     if len(labels.slots) != len(y):
-        raise ValueError(f"values and groups must have one length, got {len(y)} and {len(labels.slots)} rows.")
+        raise ValueError(
+            f"values and groups must have one length, got {len(y)} and {len(labels.slots)}; pass a label for each "
+            f"value."
+        )
     w = None if weights is None else precisions(weights, len(y))
 
     low, high = extremes(y, x)

@@ -127,7 +127,7 @@ def fit_long_table(
     if y.ndim != 1 or not len(y) == len(by_group.slots) == len(by_dataset.slots):
         raise ValueError(
             f"values, groups and datasets must have one length, got shapes {y.shape}, ({len(by_group.slots)},) and "
-            f"({len(by_dataset.slots)},)."
+            f"({len(by_dataset.slots)},); pass a label of each for each value."
         )
     if len(by_dataset.labels) == 0:
         raise ValueError(f"datasets has no label in {len(y)} rows; pass the dataset of each row.")
