@@ -219,7 +219,7 @@ def _checked(
     if kind not in KINDS:
         raise ValueError(f"kind must be one of 'percentile', 'basic' or 'bca', got {kind!r}.")
     for name, given in (("replicates", replicates), ("chunk", chunk)):
-        if not hasattr(given, "__index__"):
+        if isinstance(given, bool) or not hasattr(given, "__index__"):
             raise TypeError(f"{name} must be a whole number, got {given!r}.")
     count, chunk = operator.index(replicates), operator.index(chunk)
     if not 1 <= count < 2**32:

@@ -43,8 +43,9 @@ def _interval(drawn: Any, estimate: Any, scores: Any, known: Any, kind: str, lev
         low, high = 2 * estimate - high, 2 * estimate - low
     average = mean(drawn)
     bias = xp.where(used > 1, average - estimate, xp.nan)
-    variance = mean((drawn - average) ** 2) * (used / xp.where(used > 1, used - 1, xp.nan))
-    return low, high, bias, xp.sqrt(variance), used
+    gap, size = _in_units(drawn - average, known, xp)
+    variance = mean(gap * gap) * (used / xp.where(used > 1, used - 1, xp.nan))
+    return low, high, bias, size * xp.sqrt(variance), used
 
 
 def _mean(values: Any, known: Any, xp: Any) -> Any:
@@ -53,6 +54,14 @@ def _mean(values: Any, known: Any, xp: Any) -> Any:
         return values.mean(axis=0)
     mask = known.reshape(-1, *[1] * (values.ndim - 1))
     return xp.where(mask, values, 0).sum(axis=0) / known.sum()
+
+
+def _in_units(deviations: Any, known: Any, xp: Any) -> tuple[Any, Any]:
+    """Over the largest of them, and that: their powers are then numbers, whatever unit the replicates are in."""
+    sizes = abs(deviations)
+    size = (sizes if known is None else xp.where(known, sizes, 0)).max()
+    size = xp.where(size > 0, size, 1.0)
+    return deviations / size, size
 
 
 def order_statistics(drawn: Any, used: Any, places: Any, xp: Any = np) -> Any:
@@ -90,7 +99,9 @@ def acceleration(drawn: Any, scores: Any, known: Any = None, xp: Any = np) -> An
     """A sixth of the skewness of the regression of the replicates on their scores; NaN where they do not vary."""
     mean = lambda values: _mean(values, known, xp)
     deviation = lambda values: values - mean(values) if known is None else _zeroed(values - mean(values), known, xp)
-    x, t = deviation(scores), deviation(drawn)
+    x, t = deviation(scores), _in_units(deviation(drawn), None, xp)[0]
+    largest = abs(x).max(axis=0)
+    x = x / xp.where(largest > 0, largest, 1)
     spread = xp.sqrt(mean(x * x))
     x = x / xp.where(spread > 0, spread, 1)
     finite = xp.isfinite(t).all()

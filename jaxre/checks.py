@@ -100,9 +100,9 @@ def _homogeneity(r: Array, j: Array, num_groups: int) -> HomogeneityCheck:
     df1, df2 = k - 1, rows - k
     enough = (df1 > 0) & (within > 0)
     statistic = jnp.where(enough, (between / df1) / (within / df2), jnp.nan)
-    return HomogeneityCheck(
-        statistic=statistic, df1=df1, df2=df2, p_value=f_tails(statistic, df1, df2)[1], spread=spread
-    )
+    p_value = f_tails(statistic, df1, df2)[1]
+    df1, df2 = (jnp.where(k > 1, df, jnp.nan) for df in (df1, df2))
+    return HomogeneityCheck(statistic=statistic, df1=df1, df2=df2, p_value=p_value, spread=spread)
 
 
 def normality_check(values: ArrayLike) -> NormalityCheck:

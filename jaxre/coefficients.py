@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
@@ -167,7 +168,7 @@ def contrast_test(
         >>> print(test.df1, bool(0 < test.p_value < 1))
         1.0 True
     """
-    if isinstance(contrasts, (list, tuple, np.ndarray)):
+    if isinstance(contrasts, (list, tuple, np.ndarray, jax.Array)) and not isinstance(contrasts, jax.core.Tracer):
         rows = np.atleast_2d(np.asarray(contrasts, float))
         contrasts = independent(rows) if rows.ndim == 2 else rows
     return _contrast_test(moments, components, contrasts, df, restricted, information)
@@ -229,14 +230,15 @@ def _kenward_roger(
 
 def contrast_rows(contrasts: ArrayLike, p: int | None = None) -> np.ndarray:
     """Concrete contrasts as rows of L, of so many coefficients if that is known."""
-    rows: np.ndarray = suiting(np.atleast_2d(numbers(contrasts, "contrasts")), p)
+    given = numbers(contrasts, "contrasts")
+    _refuse_no_numbers(given)
+    rows: np.ndarray = suiting(np.atleast_2d(given), p)
     return rows
 
 
 def independent(rows: np.ndarray) -> np.ndarray:
     """Concrete contrasts, none of which the others imply."""
-    if len(rows) == 0 or not np.isfinite(rows).all():
-        raise ValueError(f"contrasts must have at least one row of finite numbers, got {rows.tolist()}.")
+    _refuse_no_numbers(rows)
     rank = np.linalg.matrix_rank(rows)
     if rank < len(rows):
         raise ValueError(
@@ -245,8 +247,15 @@ def independent(rows: np.ndarray) -> np.ndarray:
     return rows
 
 
+def _refuse_no_numbers(rows: np.ndarray) -> None:
+    if rows.size == 0 or not np.isfinite(rows).all():
+        raise ValueError(f"contrasts must have at least one row of finite numbers, got {rows.tolist()}.")
+
+
 def place_of(parameter: Any, p: int) -> int:
     """The place of a coefficient, if there is one."""
+    if not hasattr(parameter, "__index__"):
+        raise TypeError(f"parameter must be a name, or the place of a coefficient, got {parameter!r}.")
     place = operator.index(parameter)
     if isinstance(parameter, bool) or not 0 <= place < p:
         raise ValueError(f"a coefficient's place must be from 0 to {p - 1}, got {parameter!r}.")

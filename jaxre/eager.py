@@ -105,9 +105,9 @@ def _is_array(leaf: Any) -> bool:
     return isinstance(leaf, bool | int | float | jax.Array)
 
 
-def _typed(word: Any) -> Any:
+def types_of(word: Any) -> Any:
     """The types in a word: 1 and 1.0 and True are equal, and mean different programs."""
-    return tuple(map(_typed, word)) if isinstance(word, tuple) else type(word)
+    return tuple(map(types_of, word)) if isinstance(word, tuple) else type(word)
 
 
 def in_one_program(function: Callable[..., Any], words: dict[str, Any], others: dict[str, Any], small: bool) -> Any:
@@ -117,8 +117,8 @@ def in_one_program(function: Callable[..., Any], words: dict[str, Any], others: 
         return function(**words, **others)
     names, values = tuple(sorted(words)), tuple(words[name] for name in sorted(words))
     if _is_traced(others):
-        return _transformed(function, names, values, _typed(values))(others)
-    return program(function, names, values, _typed(values), small)(others)
+        return _transformed(function, names, values, types_of(values))(others)
+    return program(function, names, values, types_of(values), small)(others)
 
 
 @functools.lru_cache(maxsize=256)

@@ -158,6 +158,8 @@ def pivot_quantiles(df1: Array, df2: Array, level: float, side: str, known: bool
     if side not in SIDES:
         raise ValueError(f"side must be one of {', '.join(map(repr, SIDES))}, got {side!r}.")
     level = level_of(level)
+    if isinstance(level, jax.core.Tracer):
+        level = jnp.where((level > 0) & (level < 1), level, jnp.nan)
     if side == "lower":
         return quantile(level), jnp.zeros_like(df1)
     if side == "upper":
@@ -233,7 +235,7 @@ def pivot_root(pivot: Pivot, df1: Array, df2: Array, quantile: Array) -> Array:
     root = jnp.where(sought & (root > least) & jnp.isfinite(last), root - last, root)
     scattered = _at_zero(of_data).excess > 0
     found = jnp.where(scattered & (goal < jnp.inf), jnp.maximum(root, -unit), -unit)
-    found = jnp.where(goal == 0, jnp.inf, found)
+    found = jnp.where(goal == 0, jnp.inf, jnp.where(jnp.isnan(quantile), jnp.nan, found))
     return jnp.where(of_data.valid, found, jnp.nan).astype(dtype)
 
 

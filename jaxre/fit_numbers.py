@@ -7,6 +7,7 @@ import functools
 
 import numpy as np
 
+from jaxre.coefficients import place_of
 from jaxre.components import Components
 from jaxre.moments import GroupMoments, in_order
 from jaxre.observations import Observations
@@ -94,9 +95,11 @@ class FitNumbers:
         return Components(within=self.within, between=self.between)
 
     def place_of(self, parameter: str | int) -> str | int:
-        """A coefficient's place instead of its name; any other parameter as it is."""
-        named = isinstance(parameter, str) and parameter not in PARAMETERS and parameter in self.coefficients
-        return self.coefficients.index(str(parameter)) if named else parameter
+        """A coefficient's place, also instead of its name; the name of any other parameter as it is."""
+        if not isinstance(parameter, str):
+            return place_of(parameter, self.p)
+        named = parameter not in PARAMETERS and parameter in self.coefficients
+        return self.coefficients.index(parameter) if named else parameter
 
     @property
     def peak(self) -> Peak:

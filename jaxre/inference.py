@@ -15,7 +15,7 @@ from jaxre.coefficients import CoefficientTests, coefficient_tests
 from jaxre.components import Components
 from jaxre.criteria import Criteria, criteria
 from jaxre.distributions import level_of
-from jaxre.eager import bucket, bucketed, is_little
+from jaxre.eager import bucket, bucketed, is_little, types_of
 from jaxre.exact import ExactInterval, FTest, exact_interval, f_test
 from jaxre.moments import GroupMoments, Strata
 from jaxre.profile_interval import Peak, ProfileInterval, intervals_alone, intervals_at
@@ -109,11 +109,13 @@ def on_many(
 
 
 def _compiled(function: Callable[..., Any], words: dict[str, Any], small: bool = False) -> Any:
-    return _program(function, tuple(sorted(words.items())), small)
+    every = tuple(sorted(words.items()))
+    return _program(function, every, types_of(every), small)
 
 
 @functools.lru_cache(maxsize=64)
-def _program(function: Callable[..., Any], words: tuple[tuple[str, Any], ...], small: bool) -> Any:
+def _program(function: Callable[..., Any], words: tuple[tuple[str, Any], ...], types: Any, small: bool) -> Any:
+    del types  # which tell equal words apart
     run = functools.partial(function, **dict(words))
     return quick_jit(lambda numbers, named: run(*numbers, **named), platform(), options_of(small))
 

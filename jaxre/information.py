@@ -61,23 +61,33 @@ def information(
         >>> print(", ".join(f"{error:.4f}" for error in about.standard_error))
         1.2247, 8.7714
     """
+    strata = as_strata(moments)
+    matrix, covariance, variances = scaled_information(strata, components, restricted, kind)
+    scale_2 = strata.frame.scale * strata.frame.scale
+    standard_error = jnp.sqrt(jnp.diagonal(covariance))
+    return Information(
+        matrix=matrix * scale_2 * scale_2,
+        covariance=covariance / scale_2 / scale_2,
+        standard_error=standard_error / scale_2,
+        log_standard_error=standard_error / variances,
+    )
+
+
+def scaled_information(
+    strata: Strata, components: Components, restricted: bool, kind: str
+) -> tuple[Array, Array, Array]:
+    """The information about (within, between) of the scaled outcome, its inverse, and those two.
+
+    In the user's units both are fourth powers of the outcome's, and soon beyond the range of numbers.
+    """
     if kind not in ("observed", "expected"):
         raise ValueError(f"kind must be 'observed' or 'expected', got {kind!r}.")
-    strata = as_strata(moments)
     at, n = profile(normal_equations(strata), jnp.asarray(components.ratio), restricted), degrees(strata, restricted)
     scale_2 = strata.frame.scale * strata.frame.scale
     within = components.within * scale_2
     matrix = expected(at, n, within) if kind == "expected" else observed(at, n, within)
     matrix = jnp.where(strata.status == Status.INTERIOR, matrix, jnp.nan)
-    covariance = inverse_2(matrix) / scale_2 / scale_2
-    standard_error = jnp.sqrt(jnp.diagonal(covariance))
-    return Information(
-        matrix=matrix * scale_2 * scale_2,
-        covariance=covariance,
-        standard_error=standard_error,
-        log_standard_error=standard_error
-        / jnp.stack([jnp.asarray(components.within), jnp.asarray(components.between)]),
-    )
+    return matrix, inverse_2(matrix), jnp.stack([within, components.between * scale_2])
 
 
 def expected(at: Profile, n: Array, within: Array) -> Array:

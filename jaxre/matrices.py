@@ -227,8 +227,9 @@ class _Matrix:
             elif name in OF_PREDICTIONS:
                 rows[name] = table.T
             else:
-                every = np.full((self.groups, self.coefficients if name == OF_BETA else 1, block.shape[1]), np.nan)
-                every[self.codes[row], :, dataset] = table[pair].reshape(len(pair), -1)
+                width = self.coefficients if name == OF_BETA else 1
+                every = np.full((self.groups, width, block.shape[1]), np.nan)
+                every[self.codes[row], :, dataset] = table[pair].reshape(len(pair), width)
                 rows[name] = every.reshape(-1, block.shape[1])
         return self.plan.packed(rows), missing
 

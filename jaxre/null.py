@@ -164,6 +164,8 @@ def null_statistics(
         >>> print(f"{(null == 0).mean():.2f}")
         0.54
     """
+    if isinstance(draws, bool) or not hasattr(draws, "__index__"):
+        raise TypeError(f"draws must be a whole number, got {draws!r}.")
     draws = operator.index(draws)
     if draws < 1:
         raise ValueError(f"draws must be at least 1, got {draws}; 100,000 give p to 0.003 at most.")

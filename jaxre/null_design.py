@@ -84,7 +84,7 @@ def _ascending(values: Array, counts: Array) -> tuple[Array, Array]:
     """In ascending order, what does not occur last and as large as the largest."""
     values = jnp.where(counts > 0, values, jnp.where(counts > 0, values, 0).max())
     order = jnp.lexsort((-counts, values))
-    return values[order], counts[order]
+    return values[order], jnp.asarray(counts)[order]
 
 
 def _eigenvalues(strata: Strata, xp: Any) -> tuple[Array, Array, Array]:

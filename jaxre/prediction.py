@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxre.columns import Covariates, covariates_again
+from jaxre.columns import Covariates, covariates_again, refuse_missing
 from jaxre.components import Components
 from jaxre.distributions import level_of
 from jaxre.eager import compiled_alone_by_group
@@ -177,7 +177,11 @@ def rows_asked(
         x = np.zeros((len(place), 0))
     if len(x) != len(place):
         raise ValueError(f"groups and covariates must have one length, got {len(place)} and {len(x)} rows.")
-    return place, x, np.ones(len(place)) if weights is None else precisions(weights, len(place))
+    if weights is None:
+        return place, x, np.ones(len(place))
+    w = precisions(weights, len(place))
+    refuse_missing(np.isnan(w), "weights")
+    return place, x, w
 
 
 def _rows(covariates: ArrayLike | None, m: int, columns: int, dtype: Any) -> Array:

@@ -8,10 +8,11 @@ from jaxre.coefficients import coefficient_tests, place_of
 from jaxre.components import Components
 from jaxre.distributions import level_of, t_quantile
 from jaxre.eager import compiled_alone
-from jaxre.information import information
+from jaxre.information import scaled_information
 from jaxre.moments import GroupMoments, Strata
 from jaxre.records import record
 from jaxre.rows import Array
+from jaxre.strata import as_strata
 
 PARAMETERS = ("within", "between", "sd_within", "sd_between", "ratio", "icc")
 
@@ -89,14 +90,15 @@ def wald_interval(
             f"parameter must be one of {', '.join(map(repr, PARAMETERS))}, or the place of a coefficient, "
             f"got {parameter!r}."
         )
-    about = information(moments, components, restricted=restricted, kind=kind)
-    known = 0 * about.matrix[0, 0]  # NaN where there is no estimate
+    matrix, covariance, variances = scaled_information(as_strata(moments), components, restricted, kind)
+    known = 0 * matrix[0, 0]  # NaN where there is no estimate
     within, between = components.within + known, components.between + known
     positive = between > 0
-    of_within, of_between = about.log_standard_error
-    alone = 1 / jnp.sqrt(about.matrix[0, 0]) / within
+    errors = jnp.sqrt(jnp.diagonal(covariance))
+    of_within, of_between = errors / variances
+    alone = 1 / jnp.sqrt(matrix[0, 0]) / variances[0]
     of_within = jnp.where(positive, of_within, alone)
-    correlation = about.covariance[0, 1] / about.standard_error.prod()
+    correlation = covariance[0, 1] / errors.prod()
     of_ratio = jnp.sqrt(of_within**2 + of_between**2 - 2 * correlation * of_within * of_between)
     value, error = {
         "within": (within, of_within),

@@ -290,6 +290,26 @@ def test_under_vmap_each_dataset_has_its_own_and_a_bad_one_is_nan(x64):
     assert "status (3, 200)" in str(found)
 
 
+@pytest.mark.parametrize("power", [-400, 400])
+def test_scale_only_scales(power):
+    """By powers of two, where the squares of variances are no doubles any more."""
+    columns = jaxre.datasets.load("dyestuff").columns
+    here, there = (
+        jaxre.fit(columns["Yield"] * 2.0**k, columns["Batch"]).bootstrap(seed=1, replicates=999, kind="bca")
+        for k in (0, power)
+    )
+    for name, unit in {
+        "between": 2.0 ** (2 * power),
+        "within": 2.0 ** (2 * power),
+        "icc": 1,
+        "beta": 2.0**power,
+    }.items():
+        for field in ("low", "high", "bias", "standard_error"):
+            expected = getattr(here, field)[name] * unit
+            np.testing.assert_allclose(getattr(there, field)[name], expected, rtol=1e-9, err_msg=f"{field} of {name}")
+            assert np.isfinite(expected).all() or name in ("between", "icc")
+
+
 def test_moments_of_several_datasets_are_refused():
     with pytest.raises(ValueError, match=r"one dataset.*use jax\.vmap"):
         bootstrap(jaxre.stack([dyestuff(), dyestuff()]), KEY)

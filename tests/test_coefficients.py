@@ -186,5 +186,17 @@ def test_wrong_input():
         jaxre.coefficient_tests(moments, estimate, level=95)
     with pytest.raises(ValueError, match=r"are those of REML"):
         jaxre.coefficient_tests(moments, jaxre.ml(moments), df="kenward-roger", restricted=False)
-    with pytest.raises(ValueError, match=r"linearly independent, got 2 rows of rank 1"):
-        jaxre.contrast_test(moments, estimate, [[1.0], [2.0]])
+    for rows in ([[1.0], [2.0]], jax.numpy.array([[1.0], [2.0]])):
+        with pytest.raises(ValueError, match=r"linearly independent, got 2 rows of rank 1"):
+            jaxre.contrast_test(moments, estimate, rows)
+    fit = jaxre.fit(RATES, GROUPS)
+    for function in (
+        fit.coefficient_tests,
+        fit.contrast_test,
+        lambda rows: jaxre.contrast_test(moments, estimate, rows),
+    ):
+        for rows in ([], [np.nan], [[np.inf]]):
+            with pytest.raises(ValueError, match="at least one row of finite numbers"):
+                function(rows)
+    with pytest.raises(ValueError, match="at least one row of finite numbers"):
+        jaxre.fit_many(np.array(RATES)[:, None], GROUPS, contrasts=[])

@@ -406,6 +406,9 @@ def test_a_level_outside_0_and_1_is_refused(level):
     for function in (exact_interval, icc_measures):
         with pytest.raises(ValueError, match="level must lie between 0 and 1"):
             function(loaded("rail"), level)
+        found = jax.jit(function)(loaded("rail"), level)
+        ends = [leaf for name, leaf in vars(found).items() if "low" in name or "high" in name]
+        assert np.isnan(ends).all()
 
 
 def test_an_unknown_side_and_other_than_moments_are_refused():

@@ -103,6 +103,14 @@ def test_without_the_effects_themselves_and_with_other_inference():
     assert "group_mean_low" not in fits.to_dict()
 
 
+def test_not_one_value_is_there():
+    names = ("blup", "group_cook", OF_BETA, "homogeneity_p_value", "prediction")
+    fits = jaxre.fit_many(np.full((4, 2), np.nan), [0, 0, 1, 1], quantities=names, predict_groups=[0])
+    assert [jaxre.Status(code).name for code in fits.status] == ["INVALID", "INVALID"]
+    assert np.isnan(fits.blup).all()
+    assert all(np.isnan(table).all() for table in fits.inference.values())
+
+
 def test_long_tables_and_iterables():
     """Datasets have groups of their own, one dataset's after the other's."""
     values = outcomes()[:, 1:]

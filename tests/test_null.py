@@ -299,9 +299,27 @@ def test_no_draws_are_refused(draws):
         null_statistics(strata_of("unequal"), key(), draws)
 
 
+def test_draws_are_a_whole_number():
+    for draws in (1.5, None, "10", True):
+        with pytest.raises(TypeError, match="draws must be a whole number, got"):
+            null_statistics(strata_of("unequal"), key(), draws)
+
+
+def test_inside_jit_with_concrete_groups(rng):
+    """As a pipeline has it: traced values, known sizes. The statistic is the same, the p-value but for the draws."""
+    groups = designs.labels([4, 2, 3, 4])
+    values = rng.normal(size=13) + groups / 2
+    for restricted in (True, False):
+        test = lambda y, k=restricted: likelihood_ratio_test(
+            jaxre.group_moments(y, groups), key(), draws=2000, restricted=k
+        )
+        outside, inside = test(values), jax.jit(test)(values)
+        assert float(inside.statistic) == pytest.approx(float(outside.statistic), rel=1e-9, abs=1e-12)
+        assert 0 < inside.p_value < 1
+        assert errors_apart(float(inside.p_value), float(outside.p_value), (2000, 2000)) < 4
+
+
 def test_other_than_moments_are_refused():
     for function in (likelihood_ratio_test, null_statistics):
         with pytest.raises(TypeError, match="GroupMoments or Strata"):
             function(np.ones(3), key())
-    with pytest.raises(TypeError, match="integer"):
-        null_statistics(strata_of("unequal"), key(), 10.5)

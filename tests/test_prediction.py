@@ -154,6 +154,8 @@ def test_unknown_labels_are_named():
         fit.predict(["a", None])
     new, missing = (fit.predict(["a", label], allow_new=True) for label in ("new", None))
     np.testing.assert_array_equal(missing.high, new.high)
+    with pytest.raises(ValueError, match="weights"):
+        fit.predict(["a"], weights=[np.nan])
     with pytest.raises(ValueError, match="nothing to predict"):
         fit.predict([])
     with pytest.raises(ValueError, match=r"groups and covariates must have one length, got 2 and 1 rows"):

@@ -67,6 +67,38 @@ def test_on_the_boundary(kind):
     assert float(found["within"].high / found["within"].estimate) == pytest.approx(factor, rel=1e-12)
 
 
+@pytest.mark.parametrize("power", [-400, 400])
+def test_scale_only_scales(power):
+    """Variances near the ends of the doubles, whose information, a fourth power, is none: to the last bits."""
+    x = np.arange(30.0)[:, None] % 7
+    here, there = (jaxre.fit(DYESTUFF["Yield"] * 2.0**k, DYESTUFF["Batch"], x) for k in (0, power))
+    for name in (*PARAMETERS, "x1"):
+        unit = 2.0 ** (power * {"within": 2, "between": 2, "ratio": 0, "icc": 0}.get(name, 1))
+        a, b = here.wald_interval(name), there.wald_interval(name)
+        np.testing.assert_allclose(
+            [b.estimate, b.low, b.high], np.array([a.estimate, a.low, a.high]) * unit, rtol=1e-12
+        )
+    errors = there.information().log_standard_error
+    np.testing.assert_allclose(errors, here.information().log_standard_error, rtol=1e-12)
+    many = jaxre.fit_many(DYESTUFF["Yield"][:, None] * 2.0**power, DYESTUFF["Batch"], x, quantities="icc_wald_low")
+    np.testing.assert_allclose(many.inference["icc_wald_low"], here.wald_interval("icc").low, rtol=1e-12)
+
+
+def test_a_wrong_place_of_a_coefficient_leaves_no_trace():
+    """Equal words of other types, 1 and 1.0 and True, are other programs."""
+    fit = jaxre.fit(DYESTUFF["Yield"], DYESTUFF["Batch"], np.arange(30.0)[:, None] % 7)
+    for function in (
+        fit.wald_interval,
+        jaxre.fit(fit.observations.values, DYESTUFF["Batch"], method="ml").profile_interval,
+    ):
+        for wrong in (1.0, None, [0]):
+            with pytest.raises(TypeError, match="parameter must be a name, or the place of a coefficient, got"):
+                function(wrong)
+        with pytest.raises(ValueError, match=r"place must be from 0 to [01], got True"):
+            function(True)
+    assert fit.wald_interval(1).estimate == fit.wald_interval("x1").estimate == fit.beta[1]
+
+
 def test_degenerate_moments_and_wrong_words():
     constant = jaxre.group_moments([1.0, 1.0, 1.0, 1.0], [0, 0, 1, 1])
     for name in PARAMETERS:
