@@ -151,11 +151,13 @@ def codes_of(groups: ArrayLike | Sequence[Hashable], num_groups: int | None) -> 
         raise ValueError(f"num_groups must be at least 1, got {count}.")
     if not np.issubdtype(codes.dtype, np.integer):
         raise ValueError(f"with num_groups, groups must be integers 0 .. num_groups - 1, got {codes.dtype}.")
+    if codes.dtype.itemsize < 4:  # or the number of groups would not be one of theirs
+        codes = codes.astype(np.int32)
     return codes, count
 
 
 def real_array(given: Any, name: str) -> jax.Array:
-    """Real numbers as a JAX array, in the floating-point type that they have."""
+    """Real numbers as a JAX array, in the floating-point type that they have, at least that of 32 bits."""
     if isinstance(given, jax.Array):
         if jnp.iscomplexobj(given):
             raise TypeError(f"{name} must be real, got {given.dtype}; pass the real part or the modulus.")
@@ -163,4 +165,6 @@ def real_array(given: Any, name: str) -> jax.Array:
     else:
         plain = getattr(given, "dtype", None)
         array = jnp.asarray(given if plain in (np.float32, np.float16) else numbers(given, name))
-    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.result_type(float))
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        return array.astype(jnp.result_type(float))
+    return array if array.dtype.itemsize >= 4 else array.astype(jnp.float32)

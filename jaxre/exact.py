@@ -207,8 +207,8 @@ def pivot_root(pivot: Pivot, df1: Array, df2: Array, quantile: Array) -> Array:
 
     1 / (Q - Q(infinity)) is concave and increasing in lambda (it is a harmonic mean of the lines 1 + lambda nu_i), so
     Newton's method on it rises to the root from the second iterate on and needs no bracket; balanced, it is a line.
-    Near the end of the domain, where 1 + lambda * largest loses its digits, it is continued by its tangent. A last step
-    from the root that was found carries the derivatives.
+    Near the end of the domain, where 1 + lambda * largest loses its digits, it is continued by its tangent. A step from
+    the root that was found carries the derivatives.
     """
     moving, of_data = pivot
     dtype = of_data.floor.dtype
@@ -230,9 +230,12 @@ def pivot_root(pivot: Pivot, df1: Array, df2: Array, quantile: Array) -> Array:
 
     start = jnp.zeros_like(of_data.floor), jnp.zeros((), jnp.int32), sought
     root = jax.lax.while_loop(lambda state: state[2] & (state[1] < STEPS), step, start)[0]
-    at, goal_moved = moving.at(root), goal_of(moving.floor)
-    last = (at.excess / goal_moved - 1) * at.excess / jax.lax.stop_gradient(at.quadratic_1)
-    root = jnp.where(sought & (root > least) & jnp.isfinite(last), root - last, root)
+    moved = sought & (root > least)  # elsewhere the profile may be infinite, and 0 of that a derivative
+    at, goal_moved = moving.at(jnp.where(moved, root, 0)), jnp.where(moved, goal_of(moving.floor), 1)
+    slope = jnp.where(moved & (at.quadratic_1 < 0), at.quadratic_1, -1)
+    last = (at.excess / goal_moved - 1) * at.excess / jax.lax.stop_gradient(slope)
+    # of no value: near the end of the domain the profile is only as exact as 1 + ratio * largest is rounded
+    root = jnp.where(moved & jnp.isfinite(last), root - (last - jax.lax.stop_gradient(last)), root)
     scattered = _at_zero(of_data).excess > 0
     found = jnp.where(scattered & (goal < jnp.inf), jnp.maximum(root, -unit), -unit)
     found = jnp.where(goal == 0, jnp.inf, jnp.where(jnp.isnan(quantile), jnp.nan, found))
@@ -245,4 +248,5 @@ def _at_zero(of_data: Curve) -> Profile:
 
 def _icc(ratio: Array) -> Array:
     """ratio / (1 + ratio), 1 where the ratio is infinite."""
-    return 1 / (1 + 1 / ratio)
+    finite = jnp.where(ratio == jnp.inf, 0, ratio)
+    return jnp.where(ratio == jnp.inf, 1, finite / (1 + finite))

@@ -65,9 +65,10 @@ def negative_log_likelihood(
 
     Errors:
         ValueError for shapes that do not fit, for weights that are concrete and not positive, for groups that are
-        concrete and out of range, and for total_groups with the restricted likelihood, which is not a sum over groups.
-        NaN where such weights or groups are traced, where a residual is not finite, and without a row; gradients are
-        NaN with it.
+        concrete and out of range, for total_groups that is not positive, and with the restricted likelihood, which is
+        not a sum over groups.
+        NaN where such weights or groups are traced, where a residual is not finite, and without a row; the gradients in
+        the log-variances are NaN with it, and infinite or NaN where exp(-log_within) is beyond the range of numbers.
 
     Source: Simchoni and Rosset (2021), NeurIPS 34 (the loss); the block formulas of Searle, Casella and McCulloch
     (1992), section 6.2.
@@ -88,6 +89,12 @@ def negative_log_likelihood(
             "total_groups needs the full likelihood, got restricted=True: the restricted likelihood is not a sum over "
             "groups, so minibatches of it are biased; pass restricted=False, or all rows without total_groups."
         )
+    for name, number in (("log_within", log_within), ("log_between", log_between), ("total_groups", total_groups)):
+        if number is not None and np.shape(number) != ():
+            raise ValueError(f"{name} must be one number, got shape {np.shape(number)}; for several use jax.vmap.")
+    known = total_groups is not None and not isinstance(total_groups, jax.core.Tracer)
+    if known and not 0 < float(np.asarray(total_groups)) < np.inf:
+        raise ValueError(f"total_groups must be the number of groups in all, got {total_groups}.")
     codes, count = codes_of(groups, num_groups)
     w = np.ones(r.shape, r.dtype) if weights is None else real_array(weights, "weights").astype(r.dtype)
     present = np.ones(r.shape, bool) if mask is None else mask if isinstance(mask, jax.Array) else np.asarray(mask)
@@ -98,9 +105,12 @@ def negative_log_likelihood(
         raise ValueError(f"mask must be booleans, True for a row that counts, got {present.dtype}.")
     xp = jnp if isinstance(w, jax.core.Tracer) else np
     in_range, positive = (codes >= 0) & (codes < count), xp.isfinite(w) & (w > 0)
+    labels = f"be integers from 0 to num_groups - 1 = {count - 1}"
+    if num_groups is None:
+        labels = "all have labels; leave a row out by its mask"
     _refuse(
         {
-            f"groups must be integers from 0 to num_groups - 1 = {count - 1}": in_range,
+            f"groups must {labels}": in_range,
             "weights must be positive and finite; leave a row out by its mask": positive,
         },
         present,
@@ -134,13 +144,15 @@ def _loss(
     means = by_group(precision * r) / jnp.where(sizes > 0, sizes, 1)
     squares = (precision * (r - means[codes]) ** 2).sum()
     log_within, log_between = jnp.asarray(log_within, r.dtype), jnp.asarray(log_between, r.dtype)
-    ratio = jnp.exp(log_between - log_within)
-    log_det = jnp.log1p(ratio * sizes).sum() - jnp.where(used, jnp.log(w), 0).sum()
-    shrunk = sizes / (1 + ratio * sizes)
+    filled = sizes > 0
+    log_sizes = jnp.where(filled, jnp.log(jnp.where(filled, sizes, 1)), -jnp.inf)
+    grown = jnp.where(filled, jax.nn.softplus(log_between - log_within + log_sizes), 0)  # log(1 + ratio * size)
+    log_det = grown.sum() - jnp.where(used, jnp.log(w), 0).sum()
+    shrunk = jnp.where(filled, sizes * jnp.exp(-grown), 0)
     if restricted:
-        total = shrunk.sum()
-        means = means - (shrunk @ means) / total
-        n, log_det = n - 1, log_det + jnp.log(total)
+        share = jax.nn.softmax(log_sizes - grown)
+        means = means - share @ means
+        n, log_det = n - 1, log_det + jax.nn.logsumexp(log_sizes - grown)
     quadratic = (squares + shrunk @ means**2) * jnp.exp(-log_within)
     loss = (1 + nan) * (n * (math.log(2 * math.pi) + log_within) + log_det + quadratic) / 2
     return loss if total_groups is None else loss * total_groups / (sizes > 0).sum()
@@ -195,7 +207,11 @@ def group_batches(key: Array, groups: ArrayLike | Sequence[Hashable], size: int)
         4 2 16
         2 2 16
     """
+    if isinstance(groups, jax.core.Tracer):
+        raise TypeError("groups must be concrete, got traced ones: deal the batches outside of jit.")
     codes = encode(groups).codes
+    if len(codes) == 0:
+        raise ValueError("groups has no rows; pass a label for each row.")
     if size < 1:
         raise ValueError(f"size must be at least 1 group, got {size}.")
     if (codes < 0).any():

@@ -419,6 +419,18 @@ def test_an_unknown_side_and_other_than_moments_are_refused():
             function(np.ones(3))
 
 
+@pytest.mark.parametrize("p", [1, 2])
+def test_derivatives_beside_an_end_on_the_edge(p):
+    """The lower ratio is truncated at 0 or at the edge of its domain; no derivative of it or of the others is NaN."""
+    groups, x = np.repeat(np.arange(4), [2, 3, 4, 2]), np.random.default_rng(2).normal(size=(11, p - 1))
+    ends = lambda y: jnp.stack(jax.tree.leaves(exact_interval(jaxre.group_moments(y, groups, x if p > 1 else None))))
+    y = np.random.default_rng(1).normal(size=11)
+    assert exact_interval(jaxre.group_moments(y, groups, x if p > 1 else None)).ratio_low == 0
+    forward, reverse = jax.jacfwd(ends)(y), jax.jacrev(ends)(y)
+    assert np.isfinite(forward).all()
+    np.testing.assert_allclose(reverse, forward, rtol=1e-9, atol=1e-9)
+
+
 def test_derivatives_of_the_ends():
     """Against central differences, whose truncation and rounding leave 1e-7; forward as backward."""
     y, groups, x = designs.simulate(2, designs.SIZES["unequal"], 2.0, p=2)

@@ -180,11 +180,19 @@ def test_bad_input_is_refused_on_the_host():
         ({"mask": np.ones(25)}, "mask must be booleans"),
         ({"r": r[:, None]}, "one-dimensional"),
         ({"restricted": True, "total_groups": 9}, "not a sum over groups"),
+        ({"total_groups": 0}, "total_groups must be the number of groups in all, got 0"),
+        ({"groups": [None, *groups[1:].tolist()]}, "groups must all have labels; .*; 1 are not, the first in row 0"),
     ):
         with pytest.raises(ValueError, match=match):
             loss(**options)
     with pytest.raises(ValueError, match="size must be at least 1 group, got 0"):
         jaxre.group_batches(jax.random.key(0), groups, 0)
+    with pytest.raises(ValueError, match=r"log_within must be one number, got shape \(3,\); .* jax.vmap"):
+        jaxre.negative_log_likelihood(r, groups, np.zeros(3), 0.0)
+    with pytest.raises(ValueError, match="groups has no rows"):
+        jaxre.group_batches(jax.random.key(0), [], 2)
+    with pytest.raises(TypeError, match="groups must be concrete"):
+        jax.jit(lambda groups: next(jaxre.group_batches(jax.random.key(0), groups, 2)).rows)(groups)
     with pytest.raises(ValueError, match="1 are missing"):
         jaxre.group_batches(jax.random.key(0), ["a", None, "b"], 1)
 
@@ -205,6 +213,34 @@ def test_bad_input_is_nan_inside_jit():
         assert np.isnan(found), (place, value)
         assert np.isnan(gradient).any(), (place, value)
     assert np.isnan(graded(*good[:3], np.zeros(25, bool))[0])
+
+
+@pytest.mark.parametrize("restricted", [False, True])
+@pytest.mark.parametrize("logs", [(-400.0, 400.0), (0.0, 800.0), (0.0, -np.inf)])
+def test_a_ratio_beyond_the_doubles_has_a_loss_and_gradients(x64, logs, restricted):
+    """By logarithms: with between far above within, log(1 + ratio size) is their difference plus log size."""
+    r, groups, _ = simulated()
+    loss = lambda r, logs: jaxre.negative_log_likelihood(r, groups, *logs, restricted=restricted)
+    value, (of_rows, of_logs) = jax.value_and_grad(loss, (0, 1))(r * np.exp(logs[0] / 2), logs)
+    assert np.isfinite([value, *of_logs]).all()
+    assert np.isfinite(of_rows).all()
+    groups_that_count = len(np.unique(groups)) - restricted
+    assert of_logs[1] == pytest.approx(groups_that_count / 2 if logs[1] > 0 else 0, abs=1e-9)
+
+
+def test_labels_and_residuals_of_few_bits(x64):
+    """More groups than the labels' own type can count, and residuals that are summed in single precision."""
+    groups = (np.arange(1000) % 250).astype(np.uint8)
+    r = np.random.default_rng(0).normal(size=1000)
+    loss = lambda r, groups: jaxre.negative_log_likelihood(r, groups, 0.0, 0.0, num_groups=256)
+    assert float(jax.jit(loss)(r, groups)) == pytest.approx(float(loss(r, groups.astype(int))), rel=1e-12)
+    fit = lambda groups: jaxre.anova(jaxre.group_moments(r, groups, num_groups=256)).within
+    assert float(jax.jit(fit)(groups)) == pytest.approx(float(fit(groups.astype(int))), rel=1e-12)
+    rough = jnp.asarray(r, jnp.bfloat16)
+    assert float(loss(rough, groups)) == pytest.approx(float(loss(rough.astype(float), groups)), rel=1e-5)
+    moments = jaxre.group_moments(np.float16(r), groups, num_groups=256)
+    assert moments.means.dtype == np.float32
+    assert float(moments.rows) == 1000
 
 
 def test_single_precision_is_kept():

@@ -288,6 +288,28 @@ def test_derivatives(x64, method):
     np.testing.assert_allclose(found.reverse, found.forward, rtol=1e-9)
 
 
+@pytest.mark.parametrize("method", but_for(METHODS, ("pm",)))
+def test_derivatives_at_the_edge_with_a_moderator(x64, method):
+    """Effects that vary less than their variances say: tau2 is 0, and so is the Q-profile interval's lower end."""
+    v, x = np.array([0.03, 0.03, 0.05, 0.01, 0.05, 0.02]), np.array([1, -0.5, 0.2, 0.7, -1.3, 0.4])[:, None]
+    y = 0.3 + 0.5 * x[:, 0] + 0.001 * np.array([1, -1, 2, 0, 1, -2.0])
+
+    def numbers(y):
+        found = jaxre.meta_analysis(y, v, x, method=method)
+        return jnp.stack([found.tau2, found.tau2_low, found.tau2_high, *found.beta, *found.beta_se, found.q_df])
+
+    forward, reverse = jax.jacfwd(numbers)(y), jax.jacrev(numbers)(y)
+    assert np.isfinite(forward).all()
+    np.testing.assert_allclose(reverse, forward, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("power", [-350, 350])
+def test_the_standard_error_of_tau2_scales_with_it(x64, power):
+    y, v = log_risk_ratios()
+    here, there = jaxre.meta_analysis(y, v), jaxre.meta_analysis(y * 2.0**power, v * 2.0 ** (2 * power))
+    assert there.tau2_se == here.tau2_se * 2.0 ** (2 * power)
+
+
 def test_squares_that_overflow_are_out_of_range(x64):
     y, v = log_risk_ratios()
     found = jaxre.meta_analysis(1e200 * y, 1e300 * v, method="dl")
