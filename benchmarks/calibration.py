@@ -168,7 +168,8 @@ def bootstrap_cell(design: str, ratio: float, datasets: int) -> dict[str, dict[s
         for name, value in truth.items():
             estimate, low, high = (np.ravel(getattr(found, field)[name])[0] for field in ("estimate", "low", "high"))
             drawn, tail = np.ravel(found.replicates[name]), (1 - LEVEL) / 2
-            plain = order_statistics(drawn[~np.isnan(drawn)], (tail, 1 - tail))
+            known = drawn[~np.isnan(drawn)]
+            plain = order_statistics(known, len(known), np.array([tail, 1 - tail]))
             basic = [2 * estimate - end for end in plain[::-1]]
             for kind, ends in (("percentile", plain), ("basic", basic), ("BCa", (low, high))):
                 counts[f"{kind} bootstrap of {name}"] += bool(ends[0] <= value <= ends[1])
