@@ -10,7 +10,8 @@ import typing as _typing
 from importlib import import_module as _import_module
 
 from jaxre.arrays import group_moments
-from jaxre.bootstrap import Bootstrap, bootstrap
+from jaxre.bootstrap import bootstrap
+from jaxre.bootstrap_result import Bootstrap
 from jaxre.checks import HomogeneityCheck, NormalityCheck, homogeneity_check, normality_check
 from jaxre.coefficients import CoefficientTests, ContrastTest, coefficient_tests, contrast_test
 from jaxre.components import Components, covariance, expectation, group_mean_variance

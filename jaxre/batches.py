@@ -120,6 +120,11 @@ def _kernel(plan: Plan, prepare: Prepare, one: One, whole: bool) -> Callable[[An
     return quick_jit(shared_out, plan.platform, options)
 
 
+def as_it_is(_: Any, data: Any) -> Any:
+    """A preparation that leaves a block as it is, in double precision."""
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.float64), data)
+
+
 def cast(tree: Any, kind: Any) -> Any:
     """The record with its real numbers in a floating-point type."""
     return jax.tree.map(lambda leaf: leaf.astype(kind) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree)

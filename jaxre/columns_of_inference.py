@@ -39,8 +39,8 @@ PROFILE_OF_BETA = tuple(f"beta_profile_{end}" for end in ENDS)  # in the full li
 PROFILE_OF_RATIOS = tuple(f"{name}_profile_{end}" for name in RATIOS for end in ENDS)
 ERRORS = ("within_se", "between_se", "log_within_se", "log_between_se")
 WALD = tuple(f"{name}_wald_{end}" for name in (*PARAMETERS, *RATIOS) for end in ENDS)
-MEASURES = ("single", "single_low", "single_high", "average", "average_low", "average_high", "measurements")
 WALD_OF_BETA = tuple(f"beta_wald_{end}" for end in ENDS)
+MEASURES = ("single", "single_low", "single_high", "average", "average_low", "average_high", "measurements")
 ICC_MEASURES = tuple(f"icc_{name}" for name in MEASURES)
 CRITERIA = ("aic", "bic", "conditional_aic", "r2_marginal", "r2_conditional")
 LIKELIHOOD_RATIO = ("lr_statistic", "lr_p_asymptotic")
@@ -69,10 +69,8 @@ ON_REQUEST = {"contrasts": CONTRASTS, "predict_groups": tuple(OF_PREDICTIONS)}  
 PROFILES = (*PROFILE, *PROFILE_OF_RATIOS, *PROFILE_OF_BETA)
 FURTHER = (*UNTRUNCATED, *BOUNDS, *ERRORS, *WALD, *WALD_OF_BETA, *ICC_MEASURES, *CRITERIA, *LIKELIHOOD_RATIO)
 COLUMNS = (*SUMMARY, *PROFILE_OF_RATIOS, *PROFILE_OF_BETA, *FURTHER, *SIMULATED, *AFTERWARDS, *CONTRASTS)
-OF_COEFFICIENTS = (
-    *(*TESTS, *ADJUSTED, *WALD_OF_BETA, *PROFILE_OF_BETA),
-    *(f"beta_bootstrap_{end}" for end in ENDS),
-)
+BOOTSTRAP_OF_BETA = tuple(f"beta_bootstrap_{end}" for end in ENDS)
+OF_COEFFICIENTS = (*TESTS, *ADJUSTED, *WALD_OF_BETA, *PROFILE_OF_BETA, *BOOTSTRAP_OF_BETA)
 OF_LIKELIHOOD = {*PROFILES, *LIKELIHOOD_RATIO, *DRAWN}  # which the analysis of variance has not
 
 

@@ -11,7 +11,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxre import report, tidy
-from jaxre.bootstrap import Bootstrap, bootstrap, variances_and_mean
+from jaxre.bootstrap import bootstrap, variances_and_mean
+from jaxre.bootstrap_result import Bootstrap
 from jaxre.checks import HomogeneityCheck, NormalityCheck, homogeneity_check, normality_check
 from jaxre.coefficients import (
     CoefficientTests,

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxre.arrays import group_moments
-from jaxre.batches import One, Prepare, cast, run
+from jaxre.batches import One, Prepare, as_it_is, cast, run
 from jaxre.by_group import places_of
 from jaxre.checks import HomogeneityCheck, NormalityCheck, homogeneity_check, normality_check
 from jaxre.classes import Classes, by_classes, strata_of_classes, sums_of_block
@@ -249,11 +249,7 @@ def groups_of_design(
         rows = plan.predict.table(1 if covariates is None else 1 + covariates.shape[1])
         plan = dataclasses.replace(plan, predict=plan.predict.form)
     plan = dataclasses.replace(plan, precision="double")  # moments are, and there is no search
-    return run(plan, (places, rows), (block, *variances), _as_it_is, one)
-
-
-def _as_it_is(_: Any, data: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf.astype(jnp.float64), data)
+    return run(plan, (places, rows), (block, *variances), as_it_is, one)
 
 
 def fit_strata(plan: Plan, datasets: Sequence[Dataset], p: int) -> np.ndarray:

@@ -23,7 +23,8 @@ from jaxre.settings import is_small, options_of, platform, quick_jit
 
 ESTIMATORS = {"reml": reml, "ml": ml, "anova": anova}
 PADDED = 256  # groups up to which empty ones are added
-ENTRIES = 1 << 24  # of the largest array of a block of deletions
+ENTRIES = 1 << 24  # of the largest array of a block of deletions,
+TRACED_ENTRIES = 1 << 16  # where a vmap may have as many datasets as it likes of them
 
 
 @record
@@ -101,13 +102,15 @@ def influence(
         (about, cross, log_weights, moments.frame),
         partial(_refits, method) if traced else _program(method, is_small(room, cross.shape[-1] - 1)),
     )
-    asked = 1 + num_groups  # first all groups, with -1 left out
+    asked, entries = 1 + num_groups, TRACED_ENTRIES if traced else ENTRIES  # first all groups, with -1 left out
+    # in blocks, the last one filled up, so that memory does not grow with the square of the groups
+    block = max(1, min(asked if traced else room, entries // (room * cross.shape[-1] ** 2)))
+    places = jnp.arange(-(-asked // block) * block).reshape(-1, block) % asked - 1
     if traced:
-        every = refits(data, jnp.arange(-1, num_groups))
-    else:  # in blocks, the last one filled up, so that memory does not grow with the square of the groups
-        block = max(1, min(room, ENTRIES // (room * cross.shape[-1] ** 2)))
-        parts = [refits(data, (start + jnp.arange(block)) % asked - 1) for start in range(0, asked, block)]
-        every = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:asked], *parts)
+        every = jax.lax.map(lambda part: refits(data, part), places)
+    else:
+        every = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[refits(data, part) for part in places])
+    every = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:asked], every)
     return _influence(every, about, moments.frame)
 
 

@@ -42,7 +42,7 @@ def log_likelihood(components: Components, moments: GroupMoments | Strata, beta:
         () [nat].
 
     Errors:
-        none are raised; variances at which V is not positive definite give NaN or infinity where that shows.
+        none are raised, and variances are not checked: the number means something where V is positive definite.
 
     Source: Searle, Casella and McCulloch (1992), section 6.2.
 
@@ -68,7 +68,7 @@ def restricted_log_likelihood(components: Components, moments: GroupMoments | St
         () [nat].
 
     Errors:
-        none are raised; variances at which V is not positive definite give NaN or infinity where that shows.
+        none are raised, and variances are not checked: the number means something where V is positive definite.
 
     Source: Patterson and Thompson (1971), Biometrika 58, 545-554; Harville (1974), Biometrika 61, 383-385.
 
@@ -113,7 +113,7 @@ def log_variance_derivatives(
         LogVarianceDerivatives in (log within, log between); minus the score and the observed information on that scale.
 
     Errors:
-        none are raised; variances at which V is not positive definite give NaN or infinity where that shows.
+        none are raised, and variances are not checked: the number means something where V is positive definite.
 
     Source: definition; the derivatives of Q and log det are those of `profile`.
 

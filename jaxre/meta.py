@@ -138,14 +138,18 @@ def meta_analysis(
         >>> print(f"{found.tau2:.4f} {found.beta[0]:.4f} {found.beta_se[0]:.4f}")
         0.0331 0.3463 0.1012
     """
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(map(repr, METHODS))}, got {method!r}.")
-    if test not in TESTS:
-        raise ValueError(f"test must be one of {', '.join(map(repr, TESTS))}, got {test!r}.")
+    refuse_words(method=(method, METHODS), test=(test, TESTS))
     level, (y, v, x) = level_of(level), _arrays(effects, variances, covariates)
     words: dict[str, Any] = {"method": method, "test": test}
     given: dict[str, Any] = {"y": y, "v": v, "x": x, "level": level}
     return in_one_program(_analysis, words, given, is_small(len(y), 1 if x is None else x.shape[1] + 1))
+
+
+def refuse_words(**options: tuple[str, tuple[str, ...]]) -> None:
+    """An error for the first option whose word is not one of those that there are."""
+    for option, (given, known) in options.items():
+        if given not in known:
+            raise ValueError(f"{option} must be one of {', '.join(map(repr, known))}, got {given!r}.")
 
 
 def _analysis(y: Array, v: Array, x: Array | None, level: Array, method: str, test: str) -> MetaAnalysis:

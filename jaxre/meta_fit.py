@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from jaxre import meta_report
 from jaxre.columns import Covariates, covariates_of, numbers, refuse_infinity, refuse_missing
 from jaxre.distributions import level_of
-from jaxre.meta import METHODS, TESTS, MetaAnalysis, meta_analysis
+from jaxre.meta import METHODS, TESTS, MetaAnalysis, meta_analysis, refuse_words
 from jaxre.observations import MISSING
 from jaxre.settings import host_settings, is_small, options_of, platform, quick_jit
 from jaxre.status import Status
@@ -88,9 +88,7 @@ def fit_meta(
         >>> print(f"{fit.tau2:.4f} {fit.i2:.4f} {fit.q_p_value:.4f} {fit.certified}")
         0.0331 0.5653 0.0253 True
     """
-    for option, given, known in (("method", method, METHODS), ("test", test, TESTS), ("missing", missing, MISSING)):
-        if given not in known:
-            raise ValueError(f"{option} must be one of {', '.join(map(repr, known))}, got {given!r}.")
+    refuse_words(method=(method, METHODS), test=(test, TESTS), missing=(missing, MISSING))
     level = float(level_of(level))
     y, v = numbers(effects, "effects"), numbers(variances, "variances")
     if y.shape == v.shape == (0,):

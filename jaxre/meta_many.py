@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from jaxre import meta_report, report
-from jaxre.batches import One, run
+from jaxre.batches import One, as_it_is, run
 from jaxre.columns import Covariates, covariates_of, numbers, refuse_infinity
 from jaxre.distributions import level_of
-from jaxre.meta import METHODS, TESTS, MetaAnalysis, meta_analysis
-from jaxre.plan import Plan, mesh_of
+from jaxre.meta import METHODS, TESTS, MetaAnalysis, meta_analysis, refuse_words
+from jaxre.plan import Plan, mesh_of, parts_of
 from jaxre.rows import Array
 
 QUANTITIES = tuple(field.name for field in dataclasses.fields(MetaAnalysis))
@@ -112,9 +110,7 @@ def fit_meta_many(
         >>> print(fits.tau2.round(4), fits.studies, fits.certified)
         [0.0331 0.    ] [6 5] [ True  True]
     """
-    for option, given, known in (("method", method, METHODS), ("test", test, TESTS)):
-        if given not in known:
-            raise ValueError(f"{option} must be one of {', '.join(map(repr, known))}, got {given!r}.")
+    refuse_words(method=(method, METHODS), test=(test, TESTS))
     names = (quantities,) if isinstance(quantities, str) else tuple(quantities)
     unknown = [name for name in names if name not in QUANTITIES]
     if unknown:
@@ -131,7 +127,7 @@ def fit_meta_many(
     plan = plan.of(y.shape[1], 2 * y.size)
     p, shared = 1 + made.table.shape[1], v if v.ndim == 1 else None
     constants = made.table if p > 1 else None, shared, np.asarray(level)
-    packed = run(plan, constants, (y,) if v.ndim == 1 else (y, v), _as_it_is, _analysis_by(method, test))
+    packed = run(plan, constants, (y,) if v.ndim == 1 else (y, v), as_it_is, _analysis_by(method, test))
     return MetaMany(
         **dict.fromkeys(QUANTITIES) | _unpacked(packed, plan.quantities, p),
         method=method,
@@ -151,10 +147,6 @@ def _moderators(covariates: Any, studies: int) -> Covariates:
     return made
 
 
-def _as_it_is(_: Any, data: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf.astype(jnp.float64), data)
-
-
 @functools.lru_cache(maxsize=16)
 def _analysis_by(method: str, test: str) -> One:
     def one(constants: Any, data: Any, plan: Plan, whole: bool) -> tuple[Any, Array, dict[str, Array]]:
@@ -169,10 +161,7 @@ def _analysis_by(method: str, test: str) -> One:
 def _unpacked(packed: np.ndarray, quantities: Sequence[str], p: int) -> dict[str, np.ndarray]:
     """Named arrays with the datasets first."""
     shapes: dict[str, tuple[int, ...]] = dict.fromkeys(OF_COEFFICIENTS, (p,)) | {"beta_cov": (p, p)}
-    found, place = {}, 0
-    for name in quantities:
-        shape = shapes.get(name, ())
-        part = packed[place : place + math.prod(shape)].reshape(*shape, -1)
-        found[name] = np.moveaxis(part, -1, 0).astype(KINDS.get(name, float))
-        place += math.prod(shape)
-    return found
+    widths = [(name, shapes.get(name, ())) for name in quantities]
+    rows = parts_of(packed, widths)
+    first = lambda name, shape: np.moveaxis(rows[name].reshape(*shape, -1), -1, 0)
+    return {name: first(name, shape).astype(KINDS.get(name, float)) for name, shape in widths}

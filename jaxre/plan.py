@@ -57,6 +57,12 @@ def mesh_of(mesh: Mesh | None) -> Mesh | None:
     return Mesh(mesh.devices, (AXIS,))
 
 
+def parts_of(packed: np.ndarray, widths: Sequence[tuple[str, tuple[int, ...]]]) -> dict[str, np.ndarray]:
+    """(numbers of each, datasets) of packed numbers, by names and shapes of one dataset's."""
+    ends = np.cumsum([math.prod(shape) for _, shape in widths])[:-1]
+    return {name: part for (name, _), part in zip(widths, np.split(packed, ends), strict=True)}
+
+
 @dataclasses.dataclass(frozen=True)
 class Asked:
     """What is to be predicted for every dataset."""
@@ -192,11 +198,7 @@ class Plan:
 
     def rows(self, packed: np.ndarray, p: int, groups: int) -> dict[str, np.ndarray]:
         """(numbers of each, datasets) of each quantity, from all of them."""
-        found, place = {}, 0
-        for name, shape in self.widths(p, groups):
-            found[name] = packed[place : place + math.prod(shape)]
-            place += math.prod(shape)
-        return found
+        return parts_of(packed, self.widths(p, groups))
 
     def packed(self, rows: Mapping[str, np.ndarray]) -> np.ndarray:
         """All of them again, of a table that may have more."""

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxre.bootstrap import ON_BOUNDARY
 from jaxre.bootstrap_interval import order_statistics
+from jaxre.bootstrap_result import ON_BOUNDARY
 from jaxre.columns_of_inference import BOOTSTRAP, BOOTSTRAPPED, DRAWN
 from jaxre.estimate import Estimate
 from jaxre.frame import Frame, power_of_two

@@ -1,6 +1,9 @@
 """Group effects with their intervals as columns of `fit_many`: the numbers of `Fit.group_effects`."""
 
+import sys
+
 import designs
+import jax
 import numpy as np
 import pytest
 from slow import slow
@@ -72,6 +75,19 @@ def test_criticism_of_a_matrix(method, p):
     np.testing.assert_array_equal(rows[f"{OF_BETA}[(Intercept)]"], fits.inference[OF_BETA][:, :, 0].ravel())
     assert set(CHECKS) < set(fits.to_dict())
     assert OF_BETA not in fits.to_dict()
+
+
+def test_deletions_in_blocks_are_those_at_once(x64, monkeypatch):
+    """Several groups at a time where a vmap has many datasets: no number depends on how many, but for rounding."""
+    values, whole = outcomes()[:, :2].T, jax.jit(jax.vmap(lambda y: jaxre.influence(y, GROUPS, num_groups=6)))
+    expected = whole(values)
+    monkeypatch.setattr(
+        sys.modules["jaxre.influence"], "TRACED_ENTRIES", 3 * 6 * 2**2
+    )  # three at a time, the last block filled up
+    found = jax.jit(jax.vmap(lambda y: jaxre.influence(y, GROUPS, num_groups=6)))(values)
+    for name in ("cook", "beta_change", "log_within_change"):
+        assert getattr(found, name).shape == getattr(expected, name).shape
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), 1e-9, 1e-11)
 
 
 @pytest.mark.parametrize("p", [1, slow(3)])

@@ -84,6 +84,7 @@ ORDER = (
     "spectral_draws",
     "replicates",
     "bootstrap_interval",
+    "bootstrap_result",
     "bootstrap",
     "inference",
     "tidy",
